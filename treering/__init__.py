@@ -1,0 +1,1 @@
+"""Treering, a long-term store for Prometheus metrics."""

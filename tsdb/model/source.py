@@ -1,0 +1,44 @@
+"""`Source`: the one interface through which anything that holds series is read: head, block, merge, peer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from tsdb.model.matcher import Matcher
+from tsdb.model.series import SeriesBatch, SeriesTable
+
+MIN_MS, MAX_MS = -(1 << 62), 1 << 62
+"""The whole of time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """All that storage may know of a query; sent between nodes as it is.
+
+    All matchers must match. Samples in [start_ms, end_ms). `resolution_ms` is the coarsest downsampling that the asker can use
+    (0 = raw only); `aggregate` names the column wanted of downsampled data: "" (raw-like: the last value of each window),
+    "count", "sum", "sumsq", "min", "max", "first", "last" or "counter". Of a raw sample the count is 1 and every other
+    aggregate is its value (sumsq: its square), so that raw and downsampled stretches of one series can be mixed.
+    """
+
+    matchers: tuple[Matcher, ...]
+    start_ms: int
+    end_ms: int
+    resolution_ms: int = 0
+    aggregate: str = ""
+
+
+class Source(Protocol):
+    """Series that can be asked for."""
+
+    def select(self, selection: Selection) -> Iterator[SeriesBatch]:
+        """The matching series that have samples in the range, in the order of series, in batches of whole series.
+
+        No series is in two batches. Each batch stands alone (own symbols allowed); batches are bounded, so that a reader
+        that keeps none of them needs the memory of one.
+        """
+        ...
+
+    def series(self, selection: Selection) -> SeriesTable:
+        """The labels of the matching series that may have samples in the range, in the order of series; reads no samples."""
+        ...

@@ -1,0 +1,117 @@
+"""What a write carries on its way from the wire to the head: label sets as byte ranges, samples as columns.
+
+A known series costs no Python object on this way: its label bytes stay where they were received, with their hash.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tsdb.model.histogram import Histograms
+from tsdb.model.labels import Labels
+
+U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramSamples:
+    """h histogram samples: row i32[h] of the batch's series, t_ms i64[h], start_ms i64[h] (0 = unknown), and the values."""
+
+    row: I32
+    t_ms: I64
+    start_ms: I64
+    histograms: Histograms
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One traced observation of the series in `row` of its batch."""
+
+    row: int
+    labels: Labels
+    value: float
+    t_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a metric family is: `kind` is Prometheus's word ("counter", "gauge", "histogram", … "unknown")."""
+
+    metric: str
+    kind: str
+    help: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBatch:
+    """n series and their m float samples, in the order of arrival.
+
+    Series i has the canonical label bytes (see `tsdb.model.labels`) label_bytes[start[i]:end[i]] and their hash[i]
+    (`tsdb.kernel.hash.hash_bytes`). Sample j is of series row[j], i32[m]; t_ms i64[m]; values f64[m];
+    start_ms i64[m] start timestamps or None where none was sent.
+    """
+
+    label_bytes: U8
+    start: I64
+    end: I64
+    hash: U64
+    row: I32
+    t_ms: I64
+    values: F64
+    start_ms: I64 | None = None
+    histograms: HistogramSamples | None = None
+    exemplars: tuple[Exemplar, ...] = ()
+    metadata: tuple[Metadata, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def take(self, series: npt.NDArray[np.integer]) -> "WriteBatch":
+        """The samples of the chosen series only; label bytes are shared. Metadata stays whole."""
+        to = np.full(len(self), -1, np.int32)
+        to[series] = np.arange(len(series), dtype=np.int32)
+        keep = to[self.row] >= 0
+        return replace(
+            self,
+            start=self.start[series],
+            end=self.end[series],
+            hash=self.hash[series],
+            row=to[self.row[keep]],
+            t_ms=self.t_ms[keep],
+            values=self.values[keep],
+            start_ms=None if self.start_ms is None else self.start_ms[keep],
+            histograms=None if self.histograms is None else _take_histograms(self.histograms, to),
+            exemplars=tuple(replace(e, row=int(to[e.row])) for e in self.exemplars if to[e.row] >= 0),
+        )
+
+
+@dataclass(slots=True)
+class PushResult:
+    """What became of a write: counts of what is stored (equal duplicates count as stored), and why the rest is not.
+
+    `rejected` maps a reason ("out-of-order", "duplicate-timestamp", "too-old", "too-far-in-future", "series-limit", …) to a count;
+    `message` is the first rejection in words, with the series, the value and the limit.
+    """
+
+    samples: int = 0
+    histograms: int = 0
+    exemplars: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    message: str = ""
+
+    def reject(self, reason: str, count: int, message: str) -> None:
+        self.rejected[reason] = self.rejected.get(reason, 0) + count
+        self.message = self.message or message
+
+
+def _take_histograms(samples: HistogramSamples, to: I32) -> HistogramSamples | None:
+    keep = np.flatnonzero(to[samples.row] >= 0)
+    if len(keep) == 0:
+        return None
+    return HistogramSamples(to[samples.row[keep]], samples.t_ms[keep], samples.start_ms[keep], samples.histograms.take(keep))
