@@ -39,6 +39,7 @@ class Matrix:
     """series n, steps k, values f64[n, k], present bool[n, k]; absent is not NaN: 0/0 is a sample.
 
     Where `cells` i64[n, k] is not -1, the sample is that row of `histograms` instead of a float (its value is NaN).
+    `drop_name` bool[n] marks series that lose their metric name when the answer is made (delayed name removal).
     """
 
     series: SeriesTable
@@ -47,6 +48,7 @@ class Matrix:
     present: Bool
     histograms: Histograms | None = None
     cells: I64 | None = None
+    drop_name: Bool | None = None
 
     @classmethod
     def empty(cls, steps: Steps) -> "Matrix":
@@ -64,4 +66,17 @@ class Matrix:
             values=self.values[rows],
             present=self.present[rows],
             cells=None if self.cells is None else self.cells[rows],
+            drop_name=None if self.drop_name is None else self.drop_name[rows],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A scalar expression: one float on each step, values f64[k]."""
+
+    steps: Steps
+    values: F64
+
+
+Value = Matrix | Scalar | str
+"""What an expression evaluates to; a range vector never leaves the call that reads it."""
