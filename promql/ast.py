@@ -21,7 +21,7 @@ class ValueType(StrEnum):
 
 
 def _span() -> Span:
-    return field(default=(0, 0), compare=False)  # type: ignore[no-any-return]
+    return field(default=(0, 0), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +157,4 @@ class Subquery:
     span: Span = _span()
 
 
-Expr = (
-    NumberLiteral | StringLiteral | Paren | Unary | Binary | Aggregate | Call | VectorSelector | MatrixSelector | Subquery
-)
+Expr = NumberLiteral | StringLiteral | Paren | Unary | Binary | Aggregate | Call | VectorSelector | MatrixSelector | Subquery

@@ -87,7 +87,7 @@ def same_bytes(a, a_start, b, b_start, size):
 
 @njit(nogil=True, cache=True)
 def ring_tokens(hashes, salt):
-    """u32[n] ring tokens of label hashes u64[n] under a tenant's salt (u64)."""
+    """u32[n] ring tokens of label hashes u64[n] under a salt (u64), which tells one owner's equal label sets from another's."""
     out = np.empty(len(hashes), np.uint32)
     for i in range(len(hashes)):
         h = (hashes[i] ^ salt) * P1

@@ -6,7 +6,7 @@ bound up to +Inf. Counts are absolute (neither deltas nor cumulative) and floats
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -87,16 +87,19 @@ def concat_histograms(parts: Sequence[Histograms]) -> Histograms:
         return parts[0]
     if not parts:
         return Histograms.empty()
-    columns = {}
-    for field in fields(Histograms):
-        values = [getattr(part, field.name) for part in parts]
-        if field.name in ("positive", "negative"):
-            columns[field.name] = _concat_buckets(values)
-        elif field.name == "bounds_offsets":
-            columns[field.name] = _concat_offsets(values)
-        else:
-            columns[field.name] = np.concatenate(values)
-    return Histograms(**columns)
+    return Histograms(
+        schema=np.concatenate([part.schema for part in parts]),
+        hint=np.concatenate([part.hint for part in parts]),
+        integer=np.concatenate([part.integer for part in parts]),
+        count=np.concatenate([part.count for part in parts]),
+        sum=np.concatenate([part.sum for part in parts]),
+        zero_threshold=np.concatenate([part.zero_threshold for part in parts]),
+        zero_count=np.concatenate([part.zero_count for part in parts]),
+        positive=_concat_buckets([part.positive for part in parts]),
+        negative=_concat_buckets([part.negative for part in parts]),
+        bounds_offsets=_concat_offsets([part.bounds_offsets for part in parts]),
+        bounds=np.concatenate([part.bounds for part in parts]),
+    )
 
 
 def ragged(offsets: npt.NDArray[np.int64], rows: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -8,6 +8,7 @@ remote-write 1.0 TimeSeries. A sorted request therefore carries canonical bytes 
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Labels:
     def of(cls, labels: Mapping[str, str] | Iterable[tuple[str, str]]) -> "Labels":
         """The label set of a mapping or of pairs in any order; empty values are dropped. BadData on a duplicate name."""
         pairs = sorted(labels.items() if isinstance(labels, Mapping) else labels)
-        for (left, _), (right, _) in zip(pairs, pairs[1:], strict=False):
+        for (left, _), (right, _) in pairwise(pairs):
             if left == right:
                 raise BadData(f"duplicate label name {left!r}")
         return cls(tuple((name, value) for name, value in pairs if value))

@@ -1,7 +1,7 @@
 """Label matchers: `=`, `!=`, `=~`, `!~`, evaluated once per distinct value and then looked up over a column.
 
 Regular expressions are RE2's, anchored at both ends, `.` matching newlines, as Prometheus 3 does; never Python's `re`,
-whose backtracking a tenant could use to stop the process.
+whose backtracking one request could use to stop the process.
 """
 
 import re as _stdlib_re

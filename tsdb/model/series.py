@@ -67,7 +67,7 @@ class SeriesTable:
     def column(self, name: str) -> I32:
         """int32[n] symbol numbers of one label, -1 = absent."""
         if name in self.names:
-            return self.ids[self.names.index(name)]
+            return np.asarray(self.ids[self.names.index(name)])
         return np.full(len(self), -1, np.int32)
 
     def values(self, name: str) -> Strings:

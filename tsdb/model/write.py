@@ -3,11 +3,13 @@
 A known series costs no Python object on this way: its label bytes stay where they were received, with their hash.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from tsdb.kernel.hash import hash_bytes
 from tsdb.model.histogram import Histograms
 from tsdb.model.labels import Labels
 
@@ -68,6 +70,16 @@ class WriteBatch:
     histograms: HistogramSamples | None = None
     exemplars: tuple[Exemplar, ...] = ()
     metadata: tuple[Metadata, ...] = ()
+
+    @classmethod
+    def of(cls, series: Sequence[Labels], *, row: I32, t_ms: I64, values: F64) -> "WriteBatch":
+        """A batch of label sets and samples made in the process itself (own metrics, DataFrames, tests)."""
+        keys = [labels.encode() for labels in series]
+        label_bytes = np.frombuffer(b"".join(keys), np.uint8)
+        end = np.cumsum([len(key) for key in keys], dtype=np.int64)
+        start = end - np.array([len(key) for key in keys], np.int64)
+        hashes = np.fromiter((hash_bytes(label_bytes, a, b) for a, b in zip(start, end, strict=True)), np.uint64, len(keys))
+        return cls(label_bytes, start, end, hashes, row, t_ms, values)
 
     def __len__(self) -> int:
         return len(self.start)
