@@ -1,1 +1,36 @@
-"""Treering, a long-term store for Prometheus metrics."""
+"""Treering, a long-term store for Prometheus metrics.
+
+    import treering
+    store = treering.open("./treering-data")            # or "s3://bucket/prefix", or "http://127.0.0.1:9009"
+    store.query_range("sum by (job) (rate(http_requests_total[5m]))", start="-6h").to_pandas()
+
+Importing this package loads nothing heavy; `open` does.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from treering.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from treering.store import Store
+
+__all__ = ["__version__", "open"]
+
+
+def open(  # noqa: A001 - `treering.open` is the front door
+    url: str = "./treering-data",
+    *,
+    tenant: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 120,
+    **config: object,
+) -> "Store":
+    """A store over a data folder (read and write, in this process), a bucket `s3://…` (read), or a server `http://…`.
+
+    `tenant` is "anonymous" unless given; `headers` and `timeout` (seconds) are for servers; further keywords are keys of the
+    configuration, such as `bucket="s3://…"`. Unavailable if another process has the data folder open.
+    """
+    from treering.opening import open_store
+
+    return open_store(url, tenant=tenant, headers=headers or {}, timeout_s=timeout, config=config)

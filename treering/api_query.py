@@ -1,0 +1,137 @@
+"""The query half of the HTTP API: `query`, `query_range`, `format_query`, `parse_query`."""
+
+import logging
+import time
+from dataclasses import dataclass
+
+import orjson
+
+from promql.engine import Answer
+from promql.parser import ParseError, parse
+from promql.printer import pretty, to_json
+from treering.backends import truncate
+from treering.asgi import Request, Response
+from treering.json_text import query_response
+from treering.node import Node, Query
+from treering.times import parse_duration_ms, parse_time_ms
+from tsdb.model.errors import BadData, TreeringError
+
+log = logging.getLogger("treering.query")
+
+ARROW = "application/vnd.apache.arrow.stream"
+
+GRAFANA_HEADERS = {
+    "x-dashboard-uid": "dashboard",
+    "x-dashboard-title": "dashboard_title",
+    "x-panel-id": "panel",
+    "x-panel-title": "panel_title",
+    "x-grafana-user": "user",
+    "x-rule-uid": "rule",
+    "x-rule-name": "rule_name",
+    "fromalert": "from_alert",
+}
+"""Where a query came from, for the slow-query log: Grafana says it with every request."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryApi:
+    """Handlers over one node."""
+
+    node: Node
+
+    def query(self, request: Request) -> Response:
+        """GET/POST query: an instant query."""
+        at = request.param("time")
+        at_ms = self.node.now_ms() if not at else parse_time_ms(at)
+        return self._run(request, self._query(request, start_ms=at_ms, end_ms=at_ms, step_ms=0))
+
+    def query_range(self, request: Request) -> Response:
+        """GET/POST query_range."""
+        start_ms, end_ms = (parse_time_ms(_need(request, name), name=name) for name in ("start", "end"))
+        step_ms = parse_duration_ms(_need(request, "step"))
+        if end_ms < start_ms:
+            raise BadData('invalid parameter "end": end timestamp must not be before start time')
+        if step_ms <= 0:
+            raise BadData('invalid parameter "step": zero or negative query resolution step widths are not accepted. Try a positive integer')
+        return self._run(request, self._query(request, start_ms=start_ms, end_ms=end_ms, step_ms=step_ms))
+
+    def format_query(self, request: Request) -> Response:
+        """GET/POST format_query: the query, laid out."""
+        return _success(pretty(self._parse(request)))
+
+    def parse_query(self, request: Request) -> Response:
+        """GET/POST parse_query: the syntax tree as JSON."""
+        return _success(to_json(self._parse(request)))
+
+    def _parse(self, request: Request) -> object:
+        text = request.param("query") or ""
+        self.node.check_query_size(text)
+        try:
+            return parse(text, features=self.node.features)
+        except ParseError as error:
+            raise BadData(f'invalid parameter "query": {error}') from None
+
+    def _query(self, request: Request, *, start_ms: int, end_ms: int, step_ms: int) -> Query:
+        lookback, timeout = request.param("lookback_delta"), request.param("timeout")
+        return Query(
+            text=request.param("query") or "",
+            start_ms=start_ms,
+            end_ms=end_ms,
+            step_ms=step_ms,
+            lookback_ms=parse_duration_ms(lookback, name="lookback_delta") if lookback else None,
+            timeout_s=parse_duration_ms(timeout, name="timeout") / 1000 if timeout else None,
+            stats=request.param("stats") or "",
+        )
+
+    def _run(self, request: Request, query: Query) -> Response:
+        tenant = self.node.tenants_of(request.headers)
+        began = time.perf_counter()
+        problem = ""
+        try:
+            answer = self.node.query(tenant, query, canceled=request.canceled.is_set)
+            return _respond(request, truncate(answer, limit_of(request)))
+        except ParseError as error:
+            raise BadData(f'invalid parameter "query": {error}') from None
+        except TreeringError as error:
+            problem = str(error)
+            raise
+        finally:
+            self._log_if_slow(request, query, tenant, seconds=time.perf_counter() - began, problem=problem)
+
+    def _log_if_slow(self, request: Request, query: Query, tenant: str, *, seconds: float, problem: str) -> None:
+        if seconds < self.node.config.slow_query_s:
+            return
+        self.node.telemetry.slow_queries.inc()
+        fields: dict[str, object] = {"seconds": f"{seconds:.3f}", "tenant": tenant, "query": query.text}
+        fields |= {"start_ms": query.start_ms, "end_ms": query.end_ms, "step_ms": query.step_ms}
+        fields |= {name: request.header(header) for header, name in GRAFANA_HEADERS.items() if request.header(header)}
+        if problem:
+            fields["error"] = problem
+        log.warning("slow query", extra={"fields": fields})
+
+
+def _respond(request: Request, answer: Answer) -> Response:
+    if ARROW in (request.header("accept") or ""):
+        from treering.result import Result
+
+        return Response(body=Result.of(answer).to_ipc(), content_type=ARROW)
+    return Response(body=query_response(answer))
+
+
+def limit_of(request: Request) -> int:
+    """The `limit` parameter, 0 = unlimited. BadData if it is no such number."""
+    text = request.param("limit") or "0"
+    if not text.isdigit():
+        raise BadData(f'invalid parameter "limit": {text!r} is not a non-negative number')
+    return int(text)
+
+
+def _need(request: Request, name: str) -> str:
+    value = request.param(name)
+    if not value:
+        raise BadData(f'invalid parameter "{name}": cannot parse "" to a valid {"duration" if name == "step" else "timestamp"}')
+    return value
+
+
+def _success(data: object) -> Response:
+    return Response(body=orjson.dumps({"status": "success", "data": data}))

@@ -1,0 +1,162 @@
+"""What a `Store` can stand on: a node in this process (over a data folder or a bucket), or a server over HTTP."""
+
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import orjson
+
+from promql.engine import Answer
+from promql.matrix import Matrix
+from remote.client import encode_v1
+from treering.listing import Sets, names_of, select_all, union_of, values_of
+from treering.node import Node, Query
+from treering.result import Result
+from tsdb.model.errors import BadData, LimitExceeded, NotFound, QueryFailed, TreeringError, Unavailable
+from tsdb.model.labels import Labels
+from tsdb.model.matcher import Matcher
+from tsdb.model.series import SeriesBatch
+from tsdb.model.write import PushResult, WriteBatch
+
+TRUNCATED = "results truncated due to limit"
+
+PUSH_SAMPLES = 50_000
+"""Samples in one remote-write request of `Store.write`: a few megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeBackend:
+    """A node in this process: over a data folder, which nobody else may have open, or reading a bucket."""
+
+    node: Node
+    tenant: str
+
+    def query(self, query: Query, *, limit: int) -> Result:
+        return Result.of(truncate(self.node.query(self.tenant, query), limit), expr=query.text)
+
+    def select(self, matchers: tuple[Matcher, ...], *, start_ms: int, end_ms: int) -> SeriesBatch:
+        return select_all(self.node.source(self.tenant), matchers, start_ms=start_ms, end_ms=end_ms)
+
+    def series(self, sets: Sets, *, start_ms: int, end_ms: int, limit: int) -> list[Labels]:
+        return union_of(self.node.source(self.tenant), sets, start_ms=start_ms, end_ms=end_ms).take(slice(0, limit or None)).rows()
+
+    def label_values(self, name: str, sets: Sets, *, start_ms: int, end_ms: int) -> list[str]:
+        return values_of(union_of(self.node.source(self.tenant), sets, start_ms=start_ms, end_ms=end_ms), name)
+
+    def labels(self, sets: Sets, *, start_ms: int, end_ms: int) -> list[str]:
+        return names_of(union_of(self.node.source(self.tenant), sets, start_ms=start_ms, end_ms=end_ms))
+
+    def push(self, batch: WriteBatch) -> PushResult:
+        return self.node.push(self.tenant, batch)
+
+    def flush(self) -> None:
+        self.node.flush()
+
+    def close(self) -> None:
+        self.node.close()
+
+
+class HttpBackend:
+    """A Treering, Prometheus, Mimir or Thanos server; one connection a call, which is safe in any thread."""
+
+    def __init__(self, url: str, tenant: str | None, headers: Mapping[str, str], timeout_s: float) -> None:
+        self._url = url.rstrip("/")
+        self._headers = {**headers, **({"X-Scope-OrgID": tenant} if tenant else {})}
+        self._timeout_s = timeout_s
+
+    def query(self, query: Query, *, limit: int) -> Result:
+        form = {"query": query.text, "limit": limit or None, "stats": query.stats or None, "timeout": query.timeout_s}
+        form["lookback_delta"] = query.lookback_ms / 1000 if query.lookback_ms else None
+        if query.step_ms:
+            form |= {"start": query.start_ms / 1000, "end": query.end_ms / 1000, "step": query.step_ms / 1000}
+            return Result.from_json(self._post("query_range", form), expr=query.text)
+        return Result.from_json(self._post("query", form | {"time": query.start_ms / 1000}), expr=query.text)
+
+    def select(self, matchers: tuple[Matcher, ...], *, start_ms: int, end_ms: int) -> SeriesBatch:
+        selector = "{" + ",".join(map(str, matchers)) + "}"
+        form = {"query": f"{selector}[{end_ms - start_ms}ms]", "time": (end_ms - 1) / 1000}
+        return Result.from_json(self._post("query", form), expr=selector).to_batch()
+
+    def series(self, sets: Sets, *, start_ms: int, end_ms: int, limit: int) -> list[Labels]:
+        form = {**_match_form(sets, start_ms, end_ms), "limit": limit or None}
+        return [Labels.of(row) for row in orjson.loads(self._post("series", form))["data"]]
+
+    def label_values(self, name: str, sets: Sets, *, start_ms: int, end_ms: int) -> list[str]:
+        form = _match_form(sets, start_ms, end_ms)
+        path = f"label/{urllib.parse.quote(name, safe='')}/values?{_encode(form)}"
+        return list(orjson.loads(self._send(path, None, {}))["data"])
+
+    def labels(self, sets: Sets, *, start_ms: int, end_ms: int) -> list[str]:
+        return list(orjson.loads(self._post("labels", _match_form(sets, start_ms, end_ms)))["data"])
+
+    def push(self, batch: WriteBatch) -> PushResult:
+        result = PushResult()
+        kind = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
+        for at in range(0, len(batch.row), PUSH_SAMPLES):
+            part = slice(at, at + PUSH_SAMPLES)
+            rows, row = np.unique(batch.row[part], return_inverse=True)
+            piece = replace(
+                batch,
+                start=batch.start[rows],
+                end=batch.end[rows],
+                hash=batch.hash[rows],
+                row=row.astype(np.int32),
+                t_ms=batch.t_ms[part],
+                values=batch.values[part],
+            )
+            self._send("write", encode_v1(piece), kind)
+            result.samples += len(row)
+        return result
+
+    def flush(self) -> None:
+        raise BadData(f"{self._url}: flushing a server is an operator's act; POST /ingester/flush there")
+
+    def close(self) -> None:
+        """No connection is kept."""
+
+    def _post(self, path: str, form: Mapping[str, object]) -> bytes:
+        return self._send(path, _encode(form).encode(), {"Content-Type": "application/x-www-form-urlencoded"})
+
+    def _send(self, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
+        url = f"{self._url}/api/v1/{path}"
+        request = urllib.request.Request(url, data=body, headers={**self._headers, **headers})  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:  # noqa: S310
+                return bytes(response.read())
+        except urllib.error.HTTPError as error:
+            raise _error(error.code, error.read()) from None
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            raise Unavailable(f"{url}: {getattr(error, 'reason', error)}") from None
+
+
+def truncate(answer: Answer, limit: int) -> Answer:
+    """The first `limit` series of an answer (0 = all), with a warning if that cut any."""
+    if not limit or not isinstance(answer.value, Matrix) or len(answer.value) <= limit:
+        return answer
+    cut = answer.value.take(np.arange(limit))
+    return replace(answer, value=cut, warnings=(*answer.warnings, TRUNCATED))
+
+
+def _match_form(sets: Sets, start_ms: int, end_ms: int) -> dict[str, object]:
+    match = ["{" + ",".join(map(str, matchers)) + "}" for matchers in sets if matchers]
+    return {"match[]": match, "start": start_ms / 1000, "end": end_ms / 1000}
+
+
+def _encode(form: Mapping[str, object]) -> str:
+    return urllib.parse.urlencode({name: value for name, value in form.items() if value is not None}, doseq=True)
+
+
+def _error(status: int, body: bytes) -> TreeringError:
+    """The error that the server meant, by its status."""
+    try:
+        text = str(orjson.loads(body)["error"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        text = body.decode(errors="replace")[:1000].strip()
+    text = f"{text} (status {status})"
+    if status in (429, 422) and "limit" in text:
+        return LimitExceeded(text, retry_after_s=1 if status == 429 else None)
+    kinds: dict[int, type[TreeringError]] = {400: BadData, 404: NotFound, 422: QueryFailed, 503: Unavailable}
+    return kinds.get(status, Unavailable if status >= 500 else BadData)(text)

@@ -1,0 +1,224 @@
+"""The command line. Every import that costs time happens inside the command that needs it, so that `--help` is instant."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from tsdb.model.errors import TreeringError
+
+Options = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+class DefaultGroup(click.Group):
+    """A group whose first command, `serve`, may be left out."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "--version")):
+            args = ["serve", *args]
+        return super().parse_args(context, args)
+
+
+@click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="treering", message="treering %(version)s")
+def main() -> None:
+    """Treering: a long-term store for Prometheus metrics.
+
+    Without a command it serves: remote write in, PromQL out, data in ./treering-data, on http://127.0.0.1:9009.
+    """
+
+
+def told(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with our own errors told in one line, exit status 1, instead of a traceback."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except TreeringError as error:
+            click.echo(f"treering: {error}", err=True)
+            sys.exit(1)
+
+    return run
+
+
+def config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that choose a configuration; each is also a key of the file and a TREERING_ variable."""
+    for option in reversed(
+        [
+            click.option("--config", "config_file", metavar="FILE", help="YAML file; flags win over it."),
+            click.option("--data", metavar="DIR", help="Data folder (default ./treering-data)."),
+            click.option("--listen", metavar="HOST:PORT", help="Address to serve on (default 127.0.0.1:9009)."),
+            click.option("--bucket", metavar="URL", help="Where blocks live: s3://bucket/prefix or a folder (default <data>/bucket)."),
+            click.option("--target", metavar="ROLE,…", help="Roles of this process (default all)."),
+            click.option("--ingesters", type=int, metavar="N", help="Ingesters in this process (default 1)."),
+            click.option("--replication-factor", type=int, metavar="R", help="Copies of each series in memory (default 1)."),
+            click.option("--multitenancy", is_flag=True, default=None, help="Require X-Scope-OrgID on every request."),
+            click.option("--wal-sync", type=click.Choice(["commit", "os"]), help="When a write is answered: after fsync, or not."),
+            click.option("--enable-feature", metavar="NAME,…", help="Prometheus feature names, or all."),
+            click.option("--log-level", type=click.Choice(["debug", "info", "warn", "error"]), help="Least severe log lines shown."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@config_options
+@told
+def serve(**flags: Any) -> None:
+    """Run the store (the default command)."""
+    config = _config(flags)
+    from treering.serve import serve as run
+
+    run(config, say=lambda text: click.echo(text))
+
+
+@main.command()
+@click.argument("expr")
+@click.option("--at", metavar="TIME", help="Instant query at this time (default now).")
+@click.option("--range", "range_", metavar="DURATION", help="Range query over the last DURATION, such as 1h.")
+@click.option("--step", metavar="DURATION", help="Step of the range query.")
+@click.option("--url", metavar="URL", help="Ask this server (default http://127.0.0.1:9009).")
+@click.option("--data", metavar="DIR", help="Ask a data folder or s3://bucket directly, without a server.")
+@click.option("--tenant", metavar="ID", help="Tenant to ask as.")
+@click.option("--json", "as_json", is_flag=True, help="Print the JSON of the HTTP API.")
+@told
+def query(
+    expr: str,
+    at: str | None,
+    range_: str | None,
+    step: str | None,
+    url: str | None,
+    data: str | None,
+    tenant: str | None,
+    as_json: bool,
+) -> None:
+    """Evaluate a PromQL expression and print a table (or, for ranges, sparklines)."""
+    from treering import open as open_store
+    from treering.terminal import print_result
+
+    with open_store(data or url or "http://127.0.0.1:9009", tenant=tenant) as store:
+        if range_ is not None:
+            result = store.query_range(expr, start="-" + range_.lstrip("-"), step=step)
+        else:
+            result = store.query(expr, at or "now")
+        if as_json:
+            click.echo(result.json().decode())
+        else:
+            print_result(result)
+
+
+@main.command()
+@config_options
+@click.option("--hours", type=click.IntRange(1, 24 * 31), default=24, show_default=True, help="Hours of history to make.")
+@click.option("--hosts", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Machines to make up.")
+@told
+def demo(hours: int, hosts: int, **flags: Any) -> None:
+    """Fill the data folder with plausible node metrics, so that there is something to look at."""
+    config = _config(flags)
+    from treering.demo import fill_demo
+
+    fill_demo(config, hours=hours, hosts=hosts, say=click.echo)
+
+
+@main.command()
+@config_options
+@told
+def doctor(**flags: Any) -> None:
+    """Check what a start needs: folder, disk, port, bucket, clock, kernels."""
+    config = _config(flags)
+    from treering.doctor import examine, print_findings
+
+    if not print_findings(examine(config)):
+        sys.exit(1)
+
+
+@main.group()
+def config() -> None:
+    """Show or check the configuration."""
+
+
+@config.command("show")
+@config_options
+@told
+def config_show(**flags: Any) -> None:
+    """Print the effective configuration as YAML."""
+    effective = _config(flags)
+    from treering.config import show_config
+
+    click.echo(show_config(effective), nl=False)
+
+
+@config.command("check")
+@config_options
+@told
+def config_check(**flags: Any) -> None:
+    """Exit with status 0 if the configuration is valid, else say what is wrong."""
+    effective = _config(flags)
+    from remote.limits import limits_table
+
+    limits_table(effective.limits, effective.tenant_limits)
+    click.echo("The configuration is valid.")
+
+
+@main.group()
+def blocks() -> None:
+    """Look at the blocks of a bucket."""
+
+
+def bucket_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        [
+            click.option("--bucket", metavar="URL", help="s3://bucket/prefix or a folder (default ./treering-data/bucket)."),
+            click.option("--tenant", metavar="ID", help="Only this tenant."),
+            click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@blocks.command("ls")
+@bucket_options
+@told
+def blocks_ls(bucket: str | None, tenant: str | None, as_json: bool) -> None:
+    """List blocks: time range, level, series, samples, bytes a sample."""
+    from treering.blocks import list_command
+
+    list_command(bucket, tenant, as_json=as_json, say=click.echo)
+
+
+@blocks.command("inspect")
+@click.argument("ulid")
+@bucket_options
+@told
+def blocks_inspect(ulid: str, bucket: str | None, tenant: str | None, as_json: bool) -> None:
+    """Show one block: its objects, its metrics, where its bytes go."""
+    from treering.blocks import inspect_command
+
+    inspect_command(ulid, bucket, tenant, as_json=as_json, say=click.echo)
+
+
+@blocks.command("verify")
+@bucket_options
+@told
+def blocks_verify(bucket: str | None, tenant: str | None, as_json: bool) -> None:
+    """Read every byte of every block and check its checksums; status 1 if any is damaged."""
+    from treering.blocks import verify_command
+
+    if not verify_command(bucket, tenant, as_json=as_json, say=click.echo):
+        sys.exit(1)
+
+
+def _config(flags: dict[str, Any]) -> Any:
+    from treering.config import load_config
+
+    path = flags.pop("config_file")
+    chosen = {name: value for name, value in flags.items() if value is not None}
+    for name in ("target", "enable_feature"):
+        if name in chosen:
+            chosen[name] = tuple(part.strip() for part in chosen[name].split(",") if part.strip())
+    return load_config(path, chosen)

@@ -1,0 +1,146 @@
+"""`treering serve`: the process around a node: socket, event loop, background thread, signals, and what is printed."""
+
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from treering.api import make_app
+from treering.config import Config
+from treering.node import Node
+from treering.self_scrape import SelfScrape
+from treering.telemetry import start_logging
+from treering.version import VERSION
+from treering.warm import warm_kernels
+from tsdb.model.errors import TreeringError, Unavailable
+
+log = logging.getLogger("treering.serve")
+
+GRACE_S = 10
+"""How long requests under way may go on after Ctrl-C."""
+
+
+def serve(config: Config, say: Callable[[str], None] = print) -> None:
+    """Run the node until SIGINT or SIGTERM. Unavailable where the port is taken."""
+    began = time.monotonic()
+    start_logging(level=config.log_level, as_json=config.log_format == "json")
+    listener = _listen(config)
+    try:
+        _compile_once(say)
+        node = Node(config)
+    except BaseException:
+        listener.close()
+        raise
+    with listener:
+        try:
+            _run(node, listener, say, began)
+        finally:
+            _close(node, say)
+
+
+def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began: float) -> None:
+    app = make_app(node)
+    settings = uvicorn.Config(
+        app,
+        loop="uvloop" if sys.platform != "win32" else "asyncio",
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=1024,
+    )
+    server = _Server(settings)
+    stop = threading.Event()
+    background = threading.Thread(target=_tick, args=(node, stop), name="tick", daemon=True)
+    background.start()
+    say(banner(node.config, seconds=time.monotonic() - began))
+    try:
+        server.run(sockets=[listener])
+    finally:
+        stop.set()
+        background.join()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that stops at the first signal and does not raise it again: we flush afterwards."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def _tick(node: Node, stop: threading.Event) -> None:
+    scrape = SelfScrape(node)
+    next_scrape = 0.0
+    while not stop.wait(min(node.config.tick_s, node.config.self_scrape_s or node.config.tick_s) if next_scrape else 0.05):
+        try:
+            node.tick()
+            if node.config.self_scrape_s and time.monotonic() >= next_scrape:
+                next_scrape = time.monotonic() + node.config.self_scrape_s
+                scrape.run()
+            next_scrape = next_scrape or 1.0
+        except TreeringError as error:
+            log.error("background work failed", extra={"fields": {"error": error}})
+
+
+def _listen(config: Config) -> socket.socket:
+    host, port = config.address()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(f"cannot listen on {config.listen}: {error.strerror}; choose another address with --listen HOST:PORT") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _compile_once(say: Callable[[str], None]) -> None:
+    notice = threading.Timer(1.5, say, ["Compiling kernels for this machine, once: about ten seconds ..."])
+    notice.start()
+    try:
+        warm_kernels()
+    finally:
+        notice.cancel()
+
+
+def _close(node: Node, say: Callable[[str], None]) -> None:
+    say("Stopping: writing what is in memory into blocks ...")
+    series = sum(ingester.active_series for ingester in node.ingesters)
+    began = time.monotonic()
+    node.close()
+    say(f"Stopped: {series} series flushed in {time.monotonic() - began:.1f} s. All acknowledged samples are on disk.")
+
+
+def banner(config: Config, *, seconds: float) -> str:
+    """What a start prints: addresses and snippets to copy."""
+    url = f"http://{config.listen}"
+    tenants = "multi-tenant: every request needs X-Scope-OrgID" if config.multitenancy else "single tenant (anonymous), no header needed"
+    return f"""\
+Treering {VERSION} is ready after {seconds:.1f} s.
+
+  Address      {url}      API {url}/api/v1/query?query=up
+  Data         {config.data}      Blocks {config.bucket or config.data + "/bucket"}
+  Tenants      {tenants}
+
+  Prometheus   remote_write:
+                 - url: {url}/api/v1/write
+
+  Grafana      datasources: [{{name: Treering, type: prometheus, access: proxy, url: "{url}"}}]
+
+  Python       import treering; treering.open("{url}").query("up").to_pandas()
+
+Ctrl-C stops it and flushes memory to blocks.
+"""
