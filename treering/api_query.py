@@ -52,7 +52,9 @@ class QueryApi:
         if end_ms < start_ms:
             raise BadData('invalid parameter "end": end timestamp must not be before start time')
         if step_ms <= 0:
-            raise BadData('invalid parameter "step": zero or negative query resolution step widths are not accepted. Try a positive integer')
+            raise BadData(
+                'invalid parameter "step": zero or negative query resolution step widths are not accepted. Try a positive integer'
+            )
         return self._run(request, self._query(request, start_ms=start_ms, end_ms=end_ms, step_ms=step_ms))
 
     def format_query(self, request: Request) -> Response:

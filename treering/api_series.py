@@ -130,5 +130,3 @@ def _listing(rows: list[object], limit: int) -> Response:
 
 def _text(value: float) -> str:
     return {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.get(str(value), repr(value).removesuffix(".0"))
-
-

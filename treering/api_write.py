@@ -51,5 +51,3 @@ def describe(result: PushResult) -> str:
     """The first rejection in words, and how many there were of each kind."""
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(result.rejected.items()))
     return f"{result.message} (rejected: {counts})"
-
-

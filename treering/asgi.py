@@ -138,7 +138,9 @@ class App:
             return Response(404, f"404 page not found: {request.path}\n".encode(), "text/plain; charset=utf-8")
         if request.method not in route.methods and not (request.method == "HEAD" and "GET" in route.methods):
             allow = ", ".join(sorted(route.methods))
-            return Response(405, f"405 method {request.method} not allowed, use {allow}\n".encode(), "text/plain", (("allow", allow),))
+            return Response(
+                405, f"405 method {request.method} not allowed, use {allow}\n".encode(), "text/plain", (("allow", allow),)
+            )
         route.gate.in_flight += 1
         try:
             if route.gate.in_flight > route.gate.limit:
@@ -265,8 +267,10 @@ async def _disconnect(receive: Receive) -> None:
 
 async def _send(send: Send, request: Request, response: Response) -> None:
     body, headers = response.body, [(name.encode(), value.encode("latin-1")) for name, value in response.headers]
-    if len(body) > GZIP_FROM_BYTES and "gzip" in (request.header("accept-encoding") or "") and response.content_type.startswith(
-        ("application/json", "text/")
+    if (
+        len(body) > GZIP_FROM_BYTES
+        and "gzip" in (request.header("accept-encoding") or "")
+        and response.content_type.startswith(("application/json", "text/"))
     ):
         body = await asyncio.get_running_loop().run_in_executor(None, _gzip, body)
         headers += [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]

@@ -51,14 +51,18 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--config", "config_file", metavar="FILE", help="YAML file; flags win over it."),
             click.option("--data", metavar="DIR", help="Data folder (default ./treering-data)."),
             click.option("--listen", metavar="HOST:PORT", help="Address to serve on (default 127.0.0.1:9009)."),
-            click.option("--bucket", metavar="URL", help="Where blocks live: s3://bucket/prefix or a folder (default <data>/bucket)."),
+            click.option(
+                "--bucket", metavar="URL", help="Where blocks live: s3://bucket/prefix or a folder (default <data>/bucket)."
+            ),
             click.option("--target", metavar="ROLE,…", help="Roles of this process (default all)."),
             click.option("--ingesters", type=int, metavar="N", help="Ingesters in this process (default 1)."),
             click.option("--replication-factor", type=int, metavar="R", help="Copies of each series in memory (default 1)."),
             click.option("--multitenancy", is_flag=True, default=None, help="Require X-Scope-OrgID on every request."),
             click.option("--wal-sync", type=click.Choice(["commit", "os"]), help="When a write is answered: after fsync, or not."),
             click.option("--enable-feature", metavar="NAME,…", help="Prometheus feature names, or all."),
-            click.option("--log-level", type=click.Choice(["debug", "info", "warn", "error"]), help="Least severe log lines shown."),
+            click.option(
+                "--log-level", type=click.Choice(["debug", "info", "warn", "error"]), help="Least severe log lines shown."
+            ),
         ]
     ):
         command = option(command)

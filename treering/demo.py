@@ -34,7 +34,7 @@ def fill_demo(config: Config, *, hours: int, hosts: int, say: Callable[[str], No
         node.flush()
     took = time.perf_counter() - began
     say(f"{total:,} samples of {hosts} machines over {hours} h written to {config.data} in {took:.1f} s.")
-    say("Start `treering` and try:  sum by (instance) (rate(node_cpu_seconds_total{mode!=\"idle\"}[5m]))")
+    say('Start `treering` and try:  sum by (instance) (rate(node_cpu_seconds_total{mode!="idle"}[5m]))')
 
 
 def _host(rng: np.random.Generator, name: str, times_s: np.ndarray) -> tuple[list[Labels], list[np.ndarray]]:  # type: ignore[type-arg]

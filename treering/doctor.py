@@ -105,7 +105,10 @@ def _bucket(config: Config) -> tuple[bool, str]:
 def _clock(config: Config) -> tuple[bool, str]:
     newest = max((path.stat().st_mtime for path in Path(config.data).rglob("*") if path.is_file()), default=0.0)
     ahead_s = newest - time.time()
-    return ahead_s < 60, "not behind the newest file" if ahead_s < 60 else f"{ahead_s:.0f} s behind the newest file in the data folder"
+    return (
+        ahead_s < 60,
+        "not behind the newest file" if ahead_s < 60 else f"{ahead_s:.0f} s behind the newest file in the data folder",
+    )
 
 
 def _cache(config: Config) -> tuple[bool, str]:

@@ -134,9 +134,7 @@ class Node:
         """What is known of metric families (of one, if named)."""
         return self.querier.metadata(tenant, metric)
 
-    def exemplars(
-        self, tenant: str, sets: Sequence[tuple[Matcher, ...]], *, start_ms: int, end_ms: int
-    ) -> list[ExemplarSeries]:
+    def exemplars(self, tenant: str, sets: Sequence[tuple[Matcher, ...]], *, start_ms: int, end_ms: int) -> list[ExemplarSeries]:
         """Exemplars of the series that match any of the matcher sets, in [start_ms, end_ms]."""
         return self.querier.exemplars(tenant, sets, start_ms=start_ms, end_ms=end_ms)
 
@@ -204,7 +202,9 @@ class Node:
 
     def _gauges(self) -> Iterator[Gauge]:
         yield Gauge("treering_ingester_series", "Series in memory.", sum(i.active_series for i in self.ingesters))
-        yield Gauge("treering_ingester_tenants", "Tenants with data in memory.", len({t for i in self.ingesters for t in i.tenants()}))
+        yield Gauge(
+            "treering_ingester_tenants", "Tenants with data in memory.", len({t for i in self.ingesters for t in i.tenants()})
+        )
         yield Gauge("treering_store_blocks", "Blocks in the bucket that queries see.", self.store_gateway.block_count)
 
 

@@ -102,7 +102,9 @@ def _listen(config: Config) -> socket.socket:
         listener.listen(1024)
     except OSError as error:
         listener.close()
-        raise Unavailable(f"cannot listen on {config.listen}: {error.strerror}; choose another address with --listen HOST:PORT") from None
+        raise Unavailable(
+            f"cannot listen on {config.listen}: {error.strerror}; choose another address with --listen HOST:PORT"
+        ) from None
     listener.setblocking(False)
     return listener
 
@@ -127,7 +129,9 @@ def _close(node: Node, say: Callable[[str], None]) -> None:
 def banner(config: Config, *, seconds: float) -> str:
     """What a start prints: addresses and snippets to copy."""
     url = f"http://{config.listen}"
-    tenants = "multi-tenant: every request needs X-Scope-OrgID" if config.multitenancy else "single tenant (anonymous), no header needed"
+    tenants = (
+        "multi-tenant: every request needs X-Scope-OrgID" if config.multitenancy else "single tenant (anonymous), no header needed"
+    )
     return f"""\
 Treering {VERSION} is ready after {seconds:.1f} s.
 

@@ -120,7 +120,9 @@ class Store:
         start_ms, end_ms = self._ms(start), self._ms(end)
         return Result.of_samples(self._backend.select(parse_selector(selector), start_ms=start_ms + 1, end_ms=end_ms + 1))
 
-    def series(self, match: Matchers = None, start: TimeLike = "-1d", end: TimeLike = "now", *, limit: int = 0) -> list[dict[str, str]]:
+    def series(
+        self, match: Matchers = None, start: TimeLike = "-1d", end: TimeLike = "now", *, limit: int = 0
+    ) -> list[dict[str, str]]:
         """The label sets that match and may have samples in the range."""
         sets = _sets(match)
         return [row.as_dict() for row in self._backend.series(sets, start_ms=self._ms(start), end_ms=self._ms(end), limit=limit)]

@@ -20,7 +20,9 @@ def print_result(result: Result) -> None:
     if result.kind in ("scalar", "string"):
         console.print(Text(str(result)))
     else:
-        table = Table("series", "last" if result.kind == "matrix" else "value", *(["range"] if result.kind == "matrix" else []), box=None)
+        table = Table(
+            "series", "last" if result.kind == "matrix" else "value", *(["range"] if result.kind == "matrix" else []), box=None
+        )
         for series in result.series[:MAX_ROWS]:
             last = f"{series.values[-1]:g}" if len(series.values) and not math.isnan(series.values[-1]) else "NaN"
             row = [Text(str(series.labels)), Text(last)]

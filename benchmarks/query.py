@@ -1,0 +1,143 @@
+"""Time of a dashboard's queries over HTTP, beside VictoriaMetrics (its cache off) and Prometheus over the same samples.
+
+usage: python -m benchmarks.query [--series N] [--hours H] [--runs N] [--only PEER]
+"""
+
+import argparse
+import gzip
+import http.client
+import math
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.bodies import Template, fleet, rounds, send
+from benchmarks.ingest import SCRAPE_MS, SERIES_A_REQUEST, counters_and_gauges
+from benchmarks.peers import Program, prometheus, treering, victoria
+
+METRIC = "http_requests_total"
+
+DASHBOARD = {
+    "plain selector": f'{METRIC}{{namespace="team-3",job="job-3"}}',
+    "sum": f"sum({METRIC})",
+    "sum by of rate": f"sum by (job) (rate({METRIC}[5m]))",
+    "increase, regex": f'increase({METRIC}{{path=~"/api/v1/resource/1.*"}}[1h])',
+    "max over time": f'max_over_time({METRIC}{{job="job-1"}}[10m])',
+    "avg over time": f"avg by (namespace) (avg_over_time({METRIC}[10m]))",
+    "quantile over time": f'quantile_over_time(0.9, {METRIC}{{job="job-2"}}[10m])',
+    "topk": f"topk(5, sum by (pod) (rate({METRIC}[5m])))",
+    "comparison": f"rate({METRIC}[5m]) > 3",
+    "join": f"sum by (job, namespace) (rate({METRIC}[5m])) / on (job) group_left sum by (job) (rate({METRIC}[5m]))",
+    "subquery": f'max_over_time(sum by (job) (rate({METRIC}{{namespace=~"team-1.?"}}[5m]))[30m:1m])',
+    "name regex": 'count({__name__=~"http_.+"}) by (__name__)',
+}
+"""The twelve kinds of range query that dashboards send most."""
+
+MORE = {
+    "avg by": f"avg by (status) ({METRIC})",
+    "irate": f"sum by (status) (irate({METRIC}[5m]))",
+    "delta": f'delta({METRIC}{{job="job-4"}}[15m])',
+    "deriv": f'deriv({METRIC}{{job="job-5"}}[15m])',
+    "min over time": f"min by (job) (min_over_time({METRIC}[30m]))",
+    "stddev": f"stddev by (namespace) (rate({METRIC}[5m]))",
+    "quantile": f"quantile by (job) (0.95, rate({METRIC}[5m]))",
+    "ratio": f'sum(rate({METRIC}{{status="500"}}[5m])) / sum(rate({METRIC}[5m]))',
+    "and": f"rate({METRIC}[5m]) > 1 and on (pod) {METRIC} > 100",
+    "offset": f"sum(rate({METRIC}[5m])) - sum(rate({METRIC}[5m] offset 1h))",
+    "label_replace": f'sum by (team) (label_replace({METRIC}, "team", "$1", "namespace", "team-(.*)"))',
+    "count over time": f"sum(count_over_time({METRIC}[1h]))",
+}
+"""Twelve more, for the wide comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Median wall seconds, server CPU seconds and answered series of one query."""
+
+    seconds: float
+    cpu_s: float
+    series: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--series", type=int, default=5_000)
+    parser.add_argument("--hours", type=float, default=6)
+    parser.add_argument("--step", type=int, default=60, help="seconds")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--all", action="store_true", help="24 kinds instead of 12")
+    parser.add_argument("--head", action="store_true", help="leave the samples in memory instead of flushing them to blocks")
+    parser.add_argument("--only", action="append")
+    choice = parser.parse_args()
+    queries = {**DASHBOARD, **(MORE if choice.all else {})}
+    results = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for peer, start in {"treering": treering, "victoria-metrics": victoria, "prometheus": prometheus}.items():
+            if not choice.only or peer in choice.only:
+                with start(folder / peer) as program:
+                    results[peer] = measure(program, peer, queries, choice)
+    report(results, queries, choice)
+
+
+def measure(program: Program, peer: str, queries: dict[str, str], choice: argparse.Namespace) -> dict[str, Timing]:
+    labels = fleet(choice.series, metric=METRIC)
+    templates = [Template(labels[at : at + SERIES_A_REQUEST]) for at in range(0, len(labels), SERIES_A_REQUEST)]
+    count = int(choice.hours * 3_600_000 / SCRAPE_MS)
+    end_ms = int(time.time() * 1000) // 60_000 * 60_000
+    start_ms = end_ms - (count - 1) * SCRAPE_MS
+    values = counters_and_gauges(choice.series, count)
+    send(program.url, program.write_path, rounds(templates, values, start_ms=start_ms, gap_ms=SCRAPE_MS, count=count), threads=2)
+    if peer == "treering" and not choice.head:
+        urllib.request.urlopen(program.url + "/ingester/flush", timeout=600).close()
+    time.sleep(3)
+    return {name: ask(program, peer, text, start_ms, end_ms, choice) for name, text in queries.items()}
+
+
+def ask(program: Program, peer: str, text: str, start_ms: int, end_ms: int, choice: argparse.Namespace) -> Timing:
+    form = {"query": text, "start": start_ms // 1000, "end": end_ms // 1000, "step": choice.step}
+    if peer == "victoria-metrics":
+        form["nocache"] = 1
+    body = urllib.parse.urlencode(form)
+    connection = http.client.HTTPConnection(program.url.removeprefix("http://"), timeout=300)
+    seconds, series = [], 0
+    before = program.cpu_s()
+    for _ in range(choice.runs):
+        began = time.perf_counter()
+        connection.request("POST", "/api/v1/query_range", body, {"Content-Type": "application/x-www-form-urlencoded"})
+        response = connection.getresponse()
+        data = response.read()
+        seconds.append(time.perf_counter() - began)
+        if response.headers.get("Content-Encoding") == "gzip":
+            data = gzip.decompress(data)
+        if response.status != 200:
+            raise RuntimeError(f"{peer}: {text}: status {response.status}: {data[:300]!r}")
+        series = data.count(b'"metric"')
+    connection.close()
+    return Timing(median(seconds), (program.cpu_s() - before) / choice.runs, series)
+
+
+def report(results: dict[str, dict[str, Timing]], queries: dict[str, str], choice: argparse.Namespace) -> None:
+    print(f"\n{choice.series:,} series x {choice.hours:g} h at 15 s, step {choice.step} s; median of {choice.runs} runs over HTTP")
+    peers = list(results)
+    print(f"{'query':<20}" + "".join(f"{peer + ' ms':>22}" for peer in peers) + "".join(f"{'x ' + p:>20}" for p in peers[1:]))
+    for name in queries:
+        row = [results[peer][name] for peer in peers]
+        ratios = "".join(f"{other.seconds / row[0].seconds:>20.2f}" for other in row[1:])
+        differs = "" if len({timing.series for timing in row}) == 1 else f"   series {[timing.series for timing in row]}"
+        print(f"{name:<20}" + "".join(f"{timing.seconds * 1000:>22.1f}" for timing in row) + ratios + differs)
+    for peer in peers[1:]:
+        ratio = math.exp(sum(math.log(results[peer][q].seconds / results[peers[0]][q].seconds) for q in queries) / len(queries))
+        cpu = math.exp(
+            sum(math.log(max(results[peer][q].cpu_s, 0.005) / max(results[peers[0]][q].cpu_s, 0.005)) for q in queries)
+            / len(queries)
+        )
+        print(f"geometric mean: treering is {ratio:.2f}x as fast as {peer} (CPU {cpu:.2f}x)")
+
+
+if __name__ == "__main__":
+    main()
