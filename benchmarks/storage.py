@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from remote.client import encode_v1
 
 from benchmarks.bodies import send
 from benchmarks.peers import ROOT, folder_bytes, treering, victoria
-from remote.client import encode_v1
 from tsdb.model.labels import Labels
 from tsdb.model.write import WriteBatch
 

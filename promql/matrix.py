@@ -58,6 +58,16 @@ class Matrix:
     def __len__(self) -> int:
         return len(self.series)
 
+    @property
+    def floats(self) -> Bool:
+        """bool[n, k] where the sample is a float."""
+        return self.present if self.cells is None else self.present & (self.cells < 0)
+
+    @property
+    def natives(self) -> Bool:
+        """bool[n, k] where the sample is a native histogram."""
+        return np.zeros(self.present.shape, bool) if self.cells is None else self.present & (self.cells >= 0)
+
     def take(self, rows: npt.NDArray[np.integer] | Bool) -> "Matrix":
         """The chosen series, in the order given."""
         return replace(

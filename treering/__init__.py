@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "open"]
 
 
-def open(  # noqa: A001 - `treering.open` is the front door
+def open(
     url: str = "./treering-data",
     *,
     tenant: str | None = None,

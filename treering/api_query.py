@@ -5,12 +5,12 @@ import time
 from dataclasses import dataclass
 
 import orjson
-
 from promql.engine import Answer
+
 from promql.parser import ParseError, parse
 from promql.printer import pretty, to_json
-from treering.backends import truncate
 from treering.asgi import Request, Response
+from treering.backends import truncate
 from treering.json_text import query_response
 from treering.node import Node, Query
 from treering.times import parse_duration_ms, parse_time_ms

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import orjson
-
 from promql.engine import Answer
-from promql.matrix import Matrix
 from remote.client import encode_v1
+
+from promql.matrix import Matrix
 from treering.listing import Sets, names_of, select_all, union_of, values_of
 from treering.node import Node, Query
 from treering.result import Result
@@ -122,9 +122,9 @@ class HttpBackend:
 
     def _send(self, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
         url = f"{self._url}/api/v1/{path}"
-        request = urllib.request.Request(url, data=body, headers={**self._headers, **headers})  # noqa: S310
+        request = urllib.request.Request(url, data=body, headers={**self._headers, **headers})
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
             raise _error(error.code, error.read()) from None

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 
 from promql.engine import Answer, QueryOptions, query_instant, query_range
+from tsdb.exemplars import ExemplarSeries
+
 from promql.matrix import Steps
 from remote.distributor import Distributor
 from remote.ingester import Ingester, IngesterOptions
@@ -26,7 +28,6 @@ from remote.tenants import resolve_tenant, resolve_tenants
 from treering.config import Config
 from treering.telemetry import Gauge, Telemetry
 from tsdb.bucket import Bucket, open_bucket
-from tsdb.exemplars import ExemplarSeries
 from tsdb.model.errors import BadData, QueryCanceled, QueryTimeout, TreeringError, Unavailable
 from tsdb.model.matcher import Matcher
 from tsdb.model.source import Source

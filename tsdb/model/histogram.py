@@ -37,6 +37,13 @@ class Buckets:
         offsets, at = ragged(self.offsets, rows)
         return Buckets(offsets, self.index[at], self.counts[at])
 
+    def where(self, keep: npt.NDArray[np.bool_]) -> "Buckets":
+        """The same histograms with only the buckets that bool[b] says."""
+        if keep.all():
+            return self
+        before = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)
+        return Buckets(before[self.offsets], self.index[keep], self.counts[keep])
+
 
 @dataclass(frozen=True, slots=True)
 class Histograms:

@@ -58,8 +58,8 @@ class Matcher:
         column = series.column(self.name)
         used = np.unique(column)
         verdict = np.array([self.matches(series.symbols[i] if i >= 0 else "") for i in used.tolist()], bool)
-        if len(used) == 1:
-            return np.full(len(column), verdict[0])
+        if len(used) < 2:
+            return np.full(len(column), bool(verdict.all()))
         by_number = np.zeros(int(used[-1]) + 2, bool)
         by_number[used] = verdict  # -1 lands on the spare last place
         return np.asarray(by_number[column])

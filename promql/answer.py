@@ -1,0 +1,68 @@
+"""What a query may use and what it gives back: `QueryOptions`, `Answer` and the numbers about how it was made."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from promql.ast import Span
+from promql.matrix import Matrix, Scalar
+from tsdb.model.series import SeriesBatch
+
+DELAYED_NAME_REMOVAL = "promql-delayed-name-removal"
+START_TIMESTAMPS = "use-start-timestamps"
+TYPE_AND_UNIT = "type-and-unit-labels"
+"""Features that the evaluation knows, by Prometheus's names; those of the language are in `promql.typecheck`."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryOptions:
+    """Limits and switches of one query; the defaults are Prometheus's."""
+
+    lookback_ms: int = 300_000
+    features: frozenset[str] = frozenset()
+    max_samples: int = 50_000_000
+    """Samples and result cells held at one time; 50 million are about 1 GB."""
+    max_series: int = 10_000_000
+    """Series read by all selectors together."""
+    max_points: int = 11_000
+    """Steps of a range query: enough for 60 s over a week or 1 h over a year."""
+    default_step_ms: int = 60_000
+    """The step of a subquery that names none."""
+    parallel_batches: int = 3
+    """Batches under way at a time where an executor is given; bounds memory, not threads."""
+    resolution_ms: int = 0
+    """The coarsest downsampled data that may answer, 0 = raw only; see `promql.resolution`."""
+
+
+@dataclass(slots=True)
+class NodeStats:
+    """What one node of the tree took: `name` is its function or kind, seconds include its parts."""
+
+    name: str
+    span: Span
+    seconds: float = 0.0
+    series: int = 0
+    parts: list["NodeStats"] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class QueryStats:
+    """Samples and series read from storage, the most samples held at one time, and the tree of nodes (where a clock was given)."""
+
+    samples: int = 0
+    series: int = 0
+    peak_samples: int = 0
+    root: NodeStats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of a query. A "vector" is a `Matrix` of one step, in the order that sort and topk give.
+
+    A "matrix" is a `Matrix`, sorted by labels; but of an instant query of a range selector it is the raw samples, a `SeriesBatch`.
+    """
+
+    kind: Literal["matrix", "vector", "scalar", "string"]
+    value: Matrix | Scalar | str | SeriesBatch
+    warnings: tuple[str, ...] = ()
+    infos: tuple[str, ...] = ()
+    stats: QueryStats | None = None

@@ -1,0 +1,144 @@
+"""One evaluation of a plan under way: what it reads from, may use, has noted and has counted so far."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+import numpy as np
+
+from promql.annotations import Annotations
+from promql.answer import START_TIMESTAMPS, NodeStats, QueryOptions, QueryStats
+from promql.ast import Expr, VectorSelector
+from promql.histogram_window import with_reset_hints
+from promql.matrix import Matrix, Scalar, Steps, Value
+from promql.plan import Plan
+from promql.resolution import RAW, Read
+from tsdb.model.errors import LimitExceeded
+from tsdb.model.histogram import COUNTER_RESET, UNKNOWN_RESET
+from tsdb.model.series import SeriesBatch
+from tsdb.model.source import Selection, Source
+
+Work = Callable[[SeriesBatch, Annotations, Executor | None], Matrix]
+"""What is done to one batch; with an executor it may share its own work among threads."""
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """The state of one query. `held` counts the samples and cells of all values that are alive."""
+
+    source: Source
+    plan: Plan
+    query: Steps
+    options: QueryOptions
+    notes: Annotations
+    deadline: Callable[[], None] | None = None
+    executor: Executor | None = None
+    clock: Callable[[], float] | None = None
+    stats: QueryStats = field(default_factory=QueryStats)
+    held: int = 0
+    memo: dict[tuple[Expr, Steps], Value] = field(default_factory=dict)
+    node: NodeStats | None = None
+
+
+def check_deadline(ev: Evaluation) -> None:
+    """Raises what the deadline raises: QueryTimeout or QueryCanceled."""
+    if ev.deadline is not None:
+        ev.deadline()
+
+
+def hold(ev: Evaluation, samples: int) -> None:
+    """Count samples as held. LimitExceeded when they are too many."""
+    ev.held += samples
+    ev.stats.peak_samples = max(ev.stats.peak_samples, ev.held)
+    if ev.held > ev.options.max_samples:
+        raise LimitExceeded(
+            "query processing would load too many samples into memory in query execution: "
+            f"{ev.held} samples, the limit is {ev.options.max_samples}"
+        )
+
+
+def size_of(value: Value) -> int:
+    """The cells of a value."""
+    if isinstance(value, str):
+        return 0
+    return len(value.values) if isinstance(value, Scalar) else value.values.size
+
+
+def select(ev: Evaluation, selector: VectorSelector, *, start_ms: int, end_ms: int, read: Read = RAW) -> Iterator[SeriesBatch]:
+    """The series of a selector with samples in [start_ms, end_ms), counted, warnings noted, reset hints completed.
+
+    Series of histograms may begin up to the lookback earlier: whether the first one is a reset shows in the one before it.
+    """
+    selection = Selection(selector.matchers, start_ms, end_ms, read.resolution_ms, read.aggregate)
+    batches = ev.source.select(selection)
+    first = next(batches, None)
+    if first is None:
+        return
+    if begins_unknown(first):
+        batches = ev.source.select(replace(selection, start_ms=start_ms - ev.options.lookback_ms))
+    else:
+        batches = chain([first], batches)
+    reset = COUNTER_RESET if selector in ev.plan.summaries else UNKNOWN_RESET
+    for batch in batches:
+        check_deadline(ev)
+        ev.notes.pass_on(batch.warnings)
+        ev.stats.samples += batch.samples
+        ev.stats.series += len(batch)
+        if ev.stats.series > ev.options.max_series:
+            raise LimitExceeded(f"the query selects more than {ev.options.max_series} series, which is the limit")
+        if len(batch):
+            batch = batch if START_TIMESTAMPS in ev.options.features else replace(batch, start_ms=None)
+            yield with_reset_hints(batch, reset)
+
+
+def begins_unknown(batch: SeriesBatch) -> bool:
+    """Whether a series begins with a histogram without a reset hint."""
+    if batch.histograms is None or batch.histogram_at is None:
+        return False
+    at = batch.histogram_at[batch.offsets[:-1][np.diff(batch.offsets) > 0]]
+    return bool(np.any(batch.histograms.hint[at[at >= 0]] == UNKNOWN_RESET))
+
+
+def map_batches(ev: Evaluation, batches: Iterator[SeriesBatch], work: Work) -> Iterator[Matrix]:
+    """`work` on every batch, in order; with an executor on its threads: batches side by side, or parts of the only one."""
+    first, second = next(batches, None), next(batches, None) if ev.executor is not None else None
+    if ev.executor is None or second is None:
+        while first is not None:
+            yield _work_here(ev, first, work)
+            first = next(batches, None)
+        return
+    waiting: deque[tuple[Future[Matrix], Annotations, int]] = deque()
+    ahead: deque[SeriesBatch | None] = deque([first, second])
+    while ahead or waiting:
+        while ahead and len(waiting) < ev.options.parallel_batches:
+            batch = ahead.popleft()
+            if batch is not None:
+                waiting.append(_submit(ev, ev.executor, batch, work))
+                if not ahead:
+                    ahead.append(next(batches, None))
+        if waiting:
+            future, notes, samples = waiting.popleft()
+            matrix = future.result()
+            _merge_notes(ev.notes, notes)
+            ev.held -= samples
+            yield matrix
+
+
+def _work_here(ev: Evaluation, batch: SeriesBatch, work: Work) -> Matrix:
+    hold(ev, batch.samples)
+    matrix = work(batch, ev.notes, ev.executor)
+    ev.held -= batch.samples
+    return matrix
+
+
+def _submit(ev: Evaluation, executor: Executor, batch: SeriesBatch, work: Work) -> tuple[Future[Matrix], Annotations, int]:
+    hold(ev, batch.samples)
+    notes = Annotations(ev.notes.query)
+    return executor.submit(work, batch, notes, None), notes, batch.samples
+
+
+def _merge_notes(into: Annotations, notes: Annotations) -> None:
+    into.warnings.update(notes.warnings)
+    into.infos.update(notes.infos)

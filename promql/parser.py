@@ -1,0 +1,131 @@
+"""From query text to syntax tree, with Prometheus's messages. The grammar is promql.lark."""
+
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+
+from lark import Lark
+from lark.exceptions import UnexpectedToken
+from lark.parsers.lalr_analysis import Shift
+from lark.parsers.lalr_parser_state import ParserState
+
+from promql import tree
+from promql.ast import Expr, VectorSelector
+from promql.errors import ParseError, SyntaxProblem
+from promql.lexer import MAX_QUERY_BYTES, QueryLexer, describe
+from promql.typecheck import check, check_features, check_selector
+from tsdb.model.matcher import Matcher
+
+CACHED_QUERIES = 256
+"""Dashboards and rules ask the same few hundred texts again and again."""
+MAX_CACHED_CHARS = 4096
+_DURATION_HINT = "number, duration, step(), or range()"
+_EXPECTED = {
+    "error_aggregate": ("aggregation", ""),
+    "error_labels": ("grouping opts", '"("'),
+    "error_label_list": ("grouping opts", '"," or ")"'),
+    "error_label": ("grouping opts", "label"),
+    "error_offset": ("offset", _DURATION_HINT),
+    "error_at": ("@", "timestamp"),
+    "error_subquery_end": ("subquery selector", '"]"'),
+    "error_subquery_step": ("subquery selector", 'number, duration, step(), range(), or "]"'),
+    "error_range_end": ("subquery or range", '":" or "]"'),
+    "error_range": ("subquery or range selector", _DURATION_HINT),
+    "error_matcher_list": ("label matching", '"," or "}"'),
+    "error_matcher_value": ("label matching", "string"),
+    "error_matcher_operator": ("label matching", "label matching operator"),
+    "error_matcher": ("label matching", 'identifier or "}"'),
+}
+"""By the alias of an ERROR rule: where in the language it is, and what could stand there."""
+
+
+def parse(text: str, *, features: frozenset[str] = frozenset()) -> Expr:
+    """The type-checked tree of a query. ParseError where it is none, or needs a feature (by Prometheus's name) not in `features`.
+
+    About 10 µs a token; texts asked before come from a bounded cache. Refuses what is over a limit before it costs more.
+    """
+    expr = _parse_cached(text) if len(text) <= MAX_CACHED_CHARS else _parse(text)
+    try:
+        check_features(expr, features)
+    except SyntaxProblem as problem:
+        raise ParseError(problem.message, query=text, span=problem.span) from None
+    return expr
+
+
+def parse_selector(text: str) -> tuple[Matcher, ...]:
+    """The matchers of a series selector such as a `match[]` parameter. ParseError where it is none."""
+    try:
+        selector = _tree(text, "selector")
+        assert isinstance(selector, VectorSelector)
+        check_selector(selector)
+        return selector.matchers
+    except SyntaxProblem as problem:
+        raise ParseError(problem.message, query=text, span=problem.span) from None
+
+
+@lru_cache(CACHED_QUERIES)
+def _parse_cached(text: str) -> Expr:
+    return _parse(text)
+
+
+def _parse(text: str) -> Expr:
+    try:
+        return check(_tree(text, "expression"), text)
+    except SyntaxProblem as problem:
+        raise ParseError(problem.message, query=text, span=problem.span) from None
+
+
+def _tree(text: str, start: str) -> Expr:
+    """The tree of a whole text that `start` recognises."""
+    if len(text) > MAX_QUERY_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_QUERY_BYTES:
+        raise SyntaxProblem(f"the query is over the limit of {MAX_QUERY_BYTES} bytes", (0, 0))
+    try:
+        return _grammar().parse(text, start=start)  # type: ignore[return-value, unused-ignore]
+    except UnexpectedToken as error:
+        raise _unexpected(error, text) from None
+
+
+@lru_cache(1)
+def _grammar() -> Lark:
+    """The LALR tables of promql.lark; made once a process, in about 0.1 s."""
+    text = Path(__file__).with_name("promql.lark").read_text()
+    starts = ["expression", "selector"]
+    return Lark(text, parser="lalr", lexer=QueryLexer, transformer=tree, start=starts, maybe_placeholders=False)
+
+
+def _unexpected(error: UnexpectedToken, text: str) -> SyntaxProblem:
+    """What to say of a token that cannot stand where it does: the innermost open rule that takes ERROR tells the context."""
+    token, state = error.token, error.state
+    at_end = token.type == "$END"
+    if at_end and not state.value_stack:
+        return SyntaxProblem("no expression found in input", (0, 0))
+    _reduce_by_default(state)
+    message = f"unexpected {describe(token)}"
+    table = state.parse_conf.states
+    for open_state in reversed(state.state_stack):
+        action, following = table[open_state].get("ERROR", (None, None))
+        if action is Shift:
+            rule = next(argument for kind, argument in table[following].values() if kind is not Shift)
+            context, expected = _EXPECTED.get(rule.alias or "", ("", ""))
+            message += f" in {context}" if context else ""
+            message += f", expected {expected}" if expected else ""
+            break
+    return SyntaxProblem(message, (len(text), len(text)) if at_end else (token.start_pos or 0, token.end_pos or 0))
+
+
+def _reduce_by_default(state: "ParserState[int]") -> None:
+    """Closes the rules that a yacc parser closes before it looks at the offending token, for its messages depend on that.
+
+    yacc takes a state's most common reduction whenever it cannot shift.
+    """
+    table, callbacks = state.parse_conf.states, state.parse_conf.callbacks
+    while True:
+        rules = Counter(argument for kind, argument in table[state.state_stack[-1]].values() if kind is not Shift)
+        if not rules:
+            return
+        rule = rules.most_common(1)[0][0]
+        size = len(rule.expansion)
+        values = state.value_stack[len(state.value_stack) - size :]
+        del state.state_stack[len(state.state_stack) - size :], state.value_stack[len(state.value_stack) - size :]
+        state.value_stack.append(callbacks[rule](values))
+        state.state_stack.append(table[state.state_stack[-1]][rule.origin.name][1])

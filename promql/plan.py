@@ -1,0 +1,226 @@
+"""A syntax tree made ready to run: durations and `@ start()` are numbers, and what needs one evaluation only is known.
+
+What this leaves to the engine: every decision that depends on data.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from promql.ast import (
+    Aggregate,
+    At,
+    Binary,
+    Call,
+    Duration,
+    DurationExpr,
+    Expr,
+    MatrixSelector,
+    NumberLiteral,
+    Paren,
+    StringLiteral,
+    Subquery,
+    Unary,
+    VectorSelector,
+)
+from promql.matrix import Steps
+from promql.typecheck import children, walk
+from tsdb.model.errors import BadData
+
+AT_UNSAFE = frozenset(
+    [
+        "days_in_month",
+        "day_of_month",
+        "day_of_week",
+        "day_of_year",
+        "end",
+        "hour",
+        "minute",
+        "month",
+        "year",
+        "predict_linear",
+        "range",
+        "start",
+        "step",
+        "time",
+        "timestamp",
+    ]
+)
+"""Functions whose result changes with the evaluation time though their arguments do not."""
+
+SUMMARY_FUNCTIONS = ("histogram_count", "histogram_sum", "histogram_avg")
+BUCKET_FUNCTIONS = ("histogram_quantile", "histogram_fraction")
+
+MAX_DURATION_S = float(1 << 53)
+"""Durations beyond are refused; Go's own limit is of the same order, and milliseconds of this still fit an int64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`expr` resolved; `fixed`: its nodes that have one value at all steps; `shared`: nodes that stand in it more than once.
+
+    `summaries`: selectors of whose histograms only count and sum are asked; Prometheus tells every reset among those.
+    """
+
+    expr: Expr
+    fixed: frozenset[Expr]
+    shared: frozenset[Expr]
+    summaries: frozenset[Expr]
+
+
+def make_plan(expr: Expr, query: Steps) -> Plan:
+    """The plan of an expression for the steps of its query. BadData where a duration cannot be."""
+    resolved = resolve(expr, query)
+    fixed: set[Expr] = set()
+    _collect_fixed(resolved, fixed)
+    nodes = walk(resolved)
+    counts = Counter(node for node in nodes if isinstance(node, Aggregate | Call | Binary | VectorSelector))
+    counts.subtract(node.selector for node in nodes if isinstance(node, MatrixSelector))
+    shared = frozenset(node for node, count in counts.items() if count > 1)
+    return Plan(resolved, frozenset(fixed), shared, frozenset(_summaries(resolved, asked=False)))
+
+
+def resolve(expr: Expr, query: Steps) -> Expr:
+    """The tree without parentheses, with durations as numbers and `@ start()`, `@ end()` as times."""
+    match expr:
+        case Paren():
+            return resolve(expr.expr, query)
+        case Unary():
+            return replace(expr, expr=resolve(expr.expr, query))
+        case Binary():
+            return replace(expr, lhs=resolve(expr.lhs, query), rhs=resolve(expr.rhs, query))
+        case Aggregate():
+            param = None if expr.param is None else resolve(expr.param, query)
+            return replace(expr, expr=resolve(expr.expr, query), param=param)
+        case Call():
+            return replace(expr, args=tuple(resolve(arg, query) for arg in expr.args))
+        case VectorSelector():
+            return _resolve_selector(expr, query)
+        case MatrixSelector():
+            return replace(expr, selector=_resolve_selector(expr.selector, query), range=_positive(expr.range, query))
+        case Subquery():
+            return replace(
+                expr,
+                expr=resolve(expr.expr, query),
+                range=_positive(expr.range, query),
+                step=None if expr.step is None else _positive(expr.step, query),
+                offset=_resolve_offset(expr.offset, query),
+                at=_resolve_at(expr.at, query),
+            )
+        case _:
+            return expr
+
+
+def duration_ms(duration: Duration | None) -> int:
+    """Whole milliseconds of a resolved duration; None is 0."""
+    if duration is None:
+        return 0
+    if isinstance(duration, DurationExpr):
+        raise BadData(f"duration expression {duration.op!r} is not resolved")
+    return math.trunc(round(duration.value * 1e9) / 1e6)
+
+
+def _resolve_selector(selector: VectorSelector, query: Steps) -> VectorSelector:
+    return replace(selector, offset=_resolve_offset(selector.offset, query), at=_resolve_at(selector.at, query))
+
+
+def _resolve_at(at: At | None, query: Steps) -> At | None:
+    if at is None or not at.edge:
+        return at
+    return At(query.start_ms if at.edge == "start" else query.end_ms)
+
+
+def _resolve_offset(offset: Duration | None, query: Steps) -> Duration | None:
+    return _resolve_duration(offset, query) if isinstance(offset, DurationExpr) else offset
+
+
+def _positive(duration: Duration, query: Steps) -> Duration:
+    resolved = _resolve_duration(duration, query) if isinstance(duration, DurationExpr) else duration
+    if resolved.value <= 0:
+        raise BadData("duration must be greater than 0")
+    return resolved
+
+
+def _resolve_duration(duration: DurationExpr, query: Steps) -> NumberLiteral:
+    seconds = _seconds(duration, query)
+    if not abs(seconds) < MAX_DURATION_S:
+        raise BadData("duration is out of range")
+    return NumberLiteral(math.trunc(seconds * 1000) / 1000, duration=True, span=duration.span)
+
+
+def _seconds(duration: Duration | None, query: Steps) -> float:
+    match duration:
+        case None:
+            return 0.0
+        case NumberLiteral():
+            return duration.value
+        case DurationExpr(op="step"):
+            return 0.0 if query.start_ms == query.end_ms else query.step_ms / 1000
+        case DurationExpr(op="range"):
+            return (query.end_ms - query.start_ms) / 1000
+        case DurationExpr(op="-", lhs=None):
+            return -_seconds(duration.rhs, query)
+        case DurationExpr(op="" | "+", lhs=None):
+            return _seconds(duration.rhs, query)
+        case DurationExpr(op="", rhs=None):
+            return _seconds(duration.lhs, query)
+        case DurationExpr():
+            return _arithmetic(duration.op, lhs=_seconds(duration.lhs, query), rhs=_seconds(duration.rhs, query))
+
+
+def _arithmetic(op: str, *, lhs: float, rhs: float) -> float:
+    try:
+        match op:
+            case "+":
+                return lhs + rhs
+            case "-":
+                return lhs - rhs
+            case "*":
+                return lhs * rhs
+            case "/":
+                return lhs / rhs
+            case "%":
+                return math.fmod(lhs, rhs)
+            case "^":
+                return math.pow(lhs, rhs)
+            case "min_of":
+                return min(lhs, rhs)
+            case "max_of":
+                return max(lhs, rhs)
+    except ZeroDivisionError:
+        raise BadData("division by zero") from None
+    except (OverflowError, ValueError):
+        raise BadData("modulo by zero" if op == "%" else "duration is out of range") from None
+    raise BadData(f"unexpected duration expression operator {op!r}")
+
+
+def _summaries(expr: Expr, *, asked: bool) -> set[Expr]:
+    """The selectors below a function of SUMMARY_FUNCTIONS, with nothing between that needs the buckets."""
+    if isinstance(expr, VectorSelector):
+        return {expr} if asked else set()
+    if isinstance(expr, Subquery) or (isinstance(expr, Call) and expr.func in BUCKET_FUNCTIONS):
+        return set()
+    asked = asked or (isinstance(expr, Call) and expr.func in SUMMARY_FUNCTIONS)
+    return {selector for part in children(expr) for selector in _summaries(part, asked=asked)}
+
+
+def _collect_fixed(expr: Expr, fixed: set[Expr]) -> bool:
+    """Whether the value of expr is the same at every step; adds such nodes, literals apart, to `fixed`."""
+    parts = [_collect_fixed(part, fixed) for part in children(expr)]
+    match expr:
+        case NumberLiteral() | StringLiteral():
+            return True
+        case VectorSelector():
+            same = expr.at is not None
+        case MatrixSelector():
+            same = expr.selector.at is not None
+        case Subquery():
+            same = expr.at is not None
+        case Call():
+            over_selector = expr.func == "timestamp" and isinstance(expr.args[0], VectorSelector)
+            same = (expr.func not in AT_UNSAFE or over_selector) and all(parts)
+        case _:
+            same = all(parts)
+    if same:
+        fixed.add(expr)
+    return same

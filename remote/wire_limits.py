@@ -1,0 +1,31 @@
+"""What one remote-write request may be."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class WireLimits:
+    """Bounds of one request.
+
+    max_body_bytes is the body as it comes, max_decoded_bytes what snappy makes of it, max_label_bytes the canonical labels of a 2.0
+    request, where a few bytes of references can stand for long symbols. A snappy body expands at most 21:1, so a header that
+    promises more than `ratio` lies. Cortex allows 30 names and 2,048 bytes a value; Kubernetes' own series have more, so the
+    defaults are wider. Exemplars and metadata beyond their limits are left out and told.
+    """
+
+    max_body_bytes: int = 16 << 20
+    max_decoded_bytes: int = 32 << 20
+    max_label_bytes: int = 128 << 20
+    ratio: int = 25
+    label_names: int = 128
+    name_bytes: int = 1024
+    value_bytes: int = 8192
+    exemplars: int = 20_000
+    metadata: int = 20_000
+
+    def of_labels(self) -> npt.NDArray[np.int64]:
+        """i64[3] for the scans."""
+        return np.array([self.label_names, self.name_bytes, self.value_bytes], np.int64)

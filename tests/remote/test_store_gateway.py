@@ -1,0 +1,171 @@
+from pathlib import Path
+
+import pytest
+
+from remote.store_gateway import StoreGateway
+from tests.remote.batches import series_batch
+from tsdb.block_meta import BlockMeta, new_ulid
+from tsdb.block_writer import write_block
+from tsdb.bucket import FolderBucket, PrefixBucket
+from tsdb.model.labels import Labels
+from tsdb.model.matcher import Matcher
+from tsdb.model.series import SeriesBatch
+from tsdb.model.source import MAX_MS, MIN_MS, Selection, Source
+
+UP = Labels.of({"__name__": "up", "job": "a"})
+DOWN = Labels.of({"__name__": "down", "job": "a"})
+ALL = Selection((), MIN_MS, MAX_MS)
+
+
+def put(bucket: FolderBucket, tenant: str, start_ms: int, number: int, *, sources: tuple[str, ...] = ()) -> BlockMeta:
+    batch = series_batch({DOWN: [(start_ms, 1.0)], UP: [(start_ms, 2.0), (start_ms + 1, 3.0)]})
+    ulid = new_ulid(1_000_000 + number, bytes([number] * 10))
+    meta = write_block(
+        PrefixBucket(bucket, tenant),
+        [batch],
+        ulid=ulid,
+        min_ms=start_ms,
+        max_ms=start_ms + 100,
+        sources=sources,
+        level=2 if sources else 1,
+    )
+    assert meta is not None
+    return meta
+
+
+def read(source: Source, selection: Selection = ALL) -> tuple[dict[str, list[tuple[int, float]]], tuple[str, ...]]:
+    """({series: [(time, value)]}, warnings) of a selection."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    warnings: tuple[str, ...] = ()
+    for batch in source.select(selection):
+        warnings += batch.warnings
+        found |= points(batch)
+    return found, warnings
+
+
+def points(batch: SeriesBatch) -> dict[str, list[tuple[int, float]]]:
+    pairs = list(zip(batch.t_ms.tolist(), batch.values.tolist(), strict=True))
+    return {str(labels): pairs[batch.offsets[i] : batch.offsets[i + 1]] for i, labels in enumerate(batch.series.rows())}
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_blocks_of_each_tenant_are_its_own(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    gateway = StoreGateway(bucket)
+    put(bucket, "a", 0, 1), put(bucket, "a", 100, 2), put(bucket, "b", 0, 3)
+    assert read(gateway.source("a")) == ({}, ())
+    gateway.refresh(0)
+    assert gateway.tenants() == ["a", "b"]
+    up, down = str(UP), str(DOWN)
+    assert read(gateway.source("a"))[0] == {down: [(0, 1.0), (100, 1.0)], up: [(0, 2.0), (1, 3.0), (100, 2.0), (101, 3.0)]}
+    assert read(gateway.source("b"))[0] == {down: [(0, 1.0)], up: [(0, 2.0), (1, 3.0)]}
+    assert read(gateway.source("c")) == ({}, ())
+    assert gateway.source("a").series(Selection((Matcher("job", "=", "a"),), 0, 1)).rows() == [DOWN, UP]
+
+
+def test_only_blocks_in_the_range_are_opened(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    first, second = put(bucket, "a", 0, 1), put(bucket, "a", 100, 2)
+    gateway = StoreGateway(bucket)
+    gateway.refresh(0)
+    (tmp_path / "a" / first.ulid / "index").unlink()
+    assert read(gateway.source("a"), Selection((), 100, 200)) == ({str(DOWN): [(100, 1.0)], str(UP): [(100, 2.0), (101, 3.0)]}, ())
+    assert second.ulid in gateway.blocks("a").metas
+
+
+def test_a_damaged_meta_is_named_in_every_answer_and_read_again(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    put(bucket, "a", 0, 1)
+    bad = put(bucket, "a", 100, 2)
+    meta = tmp_path / "a" / bad.ulid / "meta.json"
+    flip(meta, meta.stat().st_size // 2)
+    gateway = StoreGateway(bucket)
+    gateway.refresh(0)
+    found, warnings = read(gateway.source("a"))
+    assert found[str(DOWN)] == [(0, 1.0)]
+    assert len(warnings) == 1 and bad.ulid in warnings[0]
+    flip(meta, meta.stat().st_size // 2)
+    gateway.refresh(0)
+    assert read(gateway.source("a"))[1] == () and len(read(gateway.source("a"))[0][str(DOWN)]) == 2
+
+
+@pytest.mark.parametrize("part", ["pages-000000", "index"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_damaged_block_does_not_fail_the_others(part: str, gone: bool, tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    put(bucket, "a", 0, 1)
+    bad = put(bucket, "a", 100, 2)
+    path = tmp_path / "a" / bad.ulid / part
+    if gone:
+        path.unlink()
+    else:
+        path.write_bytes(bytes(path.stat().st_size))
+    gateway = StoreGateway(bucket)
+    gateway.refresh(0)
+    found, warnings = read(gateway.source("a"))
+    assert found == {str(DOWN): [(0, 1.0)], str(UP): [(0, 2.0), (1, 3.0)]}
+    assert len(warnings) == 1 and bad.ulid in warnings[0]
+    assert gateway.source("a").series(ALL).rows() == [DOWN, UP]
+
+
+def test_what_is_no_block_is_no_matter(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    meta = put(bucket, "a", 0, 1)
+    half = new_ulid(5, bytes(10))
+    bucket.put(f"a/{half}/pages", b"half")
+    bucket.put("a/rules/group", b"x")
+    bucket.put("__markers__/x/meta.json", b"{}")
+    bucket.put("top", b"x")
+    gateway = StoreGateway(bucket)
+    gateway.refresh(0)
+    assert gateway.tenants() == ["a"] and set(gateway.blocks("a").metas) == {meta.ulid}
+    assert read(gateway.source("a"))[1] == ()
+
+
+def test_foreign_meta_is_told(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    bucket.put("a/01ARZ3NDEKTSV4RRFFQ69G5FAV/meta.json", b'{"version": 1, "thanos": {}}')
+    bucket.put("a/not-a-ulid/meta.json", b"{}")
+    put(bucket, "a", 0, 1)
+    gateway = StoreGateway(bucket)
+    gateway.refresh(0)
+    found, warnings = read(gateway.source("a"))
+    assert len(found) == 2 and any("01ARZ3NDEKTSV4RRFFQ69G5FAV" in warning for warning in warnings)
+
+
+def test_blocks_that_another_replaces_are_not_read(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    old = put(bucket, "a", 0, 1)
+    put(bucket, "a", 0, 2, sources=(old.ulid,))
+    gateway = StoreGateway(bucket)
+    gateway.refresh(0)
+    (tmp_path / "a" / old.ulid / "pages-000000").unlink()
+    assert read(gateway.source("a")) == ({str(DOWN): [(0, 1.0)], str(UP): [(0, 2.0), (1, 3.0)]}, ())
+
+
+def test_a_deleted_block_is_forgotten_and_a_told_one_kept(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    gateway = StoreGateway(bucket)
+    meta = put(bucket, "a", 0, 1)
+    gateway.add("a", meta)
+    assert len(read(gateway.source("a"))[0]) == 2
+    gateway.refresh(0)
+    assert set(gateway.blocks("a").metas) == {meta.ulid}
+    bucket.delete(f"a/{meta.ulid}/meta.json")
+    gateway.refresh(0)
+    assert gateway.tenants() == []
+
+
+def test_open_blocks_are_bounded(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    for i in range(10):
+        put(bucket, "a", 100 * i, i)
+    gateway = StoreGateway(bucket, max_open_blocks=3)
+    gateway.refresh(0)
+    assert len(read(gateway.source("a"))[0][str(DOWN)]) == 10
+    assert len(gateway._open) == 3

@@ -1,0 +1,128 @@
+"""The column codec: every column comes back bit for bit, and the compiled kernels do what their Python text says."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tsdb.batches import NASTY
+from tsdb.kernel import codec
+
+RNG = np.random.default_rng(7)
+COLUMNS = {
+    "empty": [],
+    "one": [5],
+    "two": [5, -7],
+    "constant": [9] * 100,
+    "rising": list(range(0, 3000, 30)),
+    "jitter": [15_000 * i + (i * 7919) % 5 for i in range(200)],
+    "counter": np.cumsum(RNG.integers(0, 1000, 300)).tolist(),
+    "gauge": RNG.integers(-500, 500, 300).tolist(),
+    "pages": (RNG.integers(0, 1000, 300) * 4096).tolist(),
+    "extremes": [-(1 << 63), (1 << 63) - 1, 0, -1, 1, -(1 << 63), -(1 << 63), (1 << 63) - 1],
+    "every width": [sign * (1 << bits) for bits in range(63) for sign in (1, -1)],
+    "nasty": NASTY,
+    "top bit": [0, -(1 << 63)] * 5,
+}
+
+
+def encode(columns: list[list[int]], kernel=codec.encode_columns) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(planes in one run, where each starts, descriptors, lengths)"""
+    lengths = np.array([len(column) for column in columns], np.int64)
+    x = np.array([i for column in columns for i in column], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    planes, filled = np.zeros((8, len(x)), np.uint8), np.zeros(8, np.int64)
+    descriptors = np.zeros((8, len(columns)), np.int64)
+    descriptors[codec.SCALE] = codec.BITS
+    with np.errstate(over="ignore"):
+        kernel(x, offsets, planes, filled, descriptors)
+    starts = np.concatenate([[0], np.cumsum(filled)]).astype(np.int64)
+    return np.concatenate([planes[k, : filled[k]] for k in range(8)]), starts, descriptors, lengths
+
+
+def decode(coded, low, high, kernel=codec.decode_columns) -> list[list[int]]:
+    """Samples [low, high) of each column, clipped to its length."""
+    planes, starts, descriptors, lengths = coded
+    high = np.minimum(lengths, high)
+    low = np.minimum(low, high)
+    at = np.concatenate([[0], np.cumsum(high - low)]).astype(np.int64)
+    out = np.zeros(int(at[-1]), np.int64)
+    places = np.array([lengths, low, high, at[:-1]])
+    none = np.empty(0, np.int64)
+    with np.errstate(over="ignore"):
+        kernel(planes, starts, np.zeros(8, np.int64), descriptors, places, none, none, 0, out, out.view(np.float64))
+    return [out[a:b].tolist() for a, b in zip(at[:-1], at[1:], strict=True)]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_comes_back(name: str) -> None:
+    assert decode(encode([COLUMNS[name]]), 0, 1 << 40) == [COLUMNS[name]]
+
+
+def test_columns_share_planes_and_any_stretch_of_them_can_be_read() -> None:
+    columns = list(COLUMNS.values())
+    coded = encode(columns)
+    for low, high in ((0, 1000), (0, 1), (1, 2), (2, 3), (1, 60), (5, 5), (63, 200)):
+        assert decode(coded, low, high) == [column[low:high] for column in columns]
+
+
+def test_python_text_and_compiled_kernel_agree() -> None:
+    columns = list(COLUMNS.values())
+    for mine, theirs in zip(encode(columns), encode(columns, codec.encode_columns.py_func), strict=True):
+        assert np.array_equal(mine, theirs)
+    assert decode(encode(columns), 1, 50, codec.decode_columns.py_func) == [column[1:50] for column in columns]
+
+
+def test_regular_times_and_constants_take_no_bytes() -> None:
+    planes, _, _, _ = encode([COLUMNS["constant"], COLUMNS["rising"]])
+    assert len(planes) == 0
+
+
+@given(st.lists(st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=40), min_size=1, max_size=4), st.integers(0, 40), st.integers(0, 40))
+@settings(max_examples=300, deadline=None)
+def test_any_integers_come_back(columns: list[list[int]], low: int, high: int) -> None:
+    assert decode(encode(columns), low, max(low, high)) == [column[low : max(low, high)] for column in columns]
+
+
+def integers(values: np.ndarray, offsets: list[int], kernel=codec.to_integers):
+    out = np.zeros(len(values), np.int64)
+    with np.errstate(all="ignore"):
+        return (*kernel(values, values.view(np.int64), np.array(offsets, np.int64), out), out)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "exceptions"),
+    [
+        ([1.0, 2.0, 3.0], 0, 0),
+        ([0.25, 1.5, 2.0], 2, 0),
+        ([0.1, 0.2, 123.456], 3, 0),
+        ([i / 1e9 for i in range(5)], 9, 0),
+        ([0.1 + 0.2, 0.7], -1, 0),
+        ([-0.0, 1.0], -1, 0),
+        ([1.0] * 31 + [np.nan], 0, 1),
+        ([np.inf, *[2.5] * 40], 1, 1),
+        ([np.nan] * 3, -1, 0),
+        ([2.0**53], -1, 0),
+    ],
+)
+def test_the_least_decimal_exponent_is_found(values: list[float], scale: int, exceptions: int) -> None:
+    array = np.array(values)
+    found, counts, positions, _ = integers(array, [0, len(array)])
+    assert (found.tolist(), counts.tolist(), len(positions)) == ([scale], [exceptions], exceptions)
+
+
+def test_scaling_agrees_with_its_python_text() -> None:
+    values = np.concatenate([np.array(NASTY).view(np.float64), np.round(RNG.normal(size=200), 3), np.full(40, 2.5), [np.nan, -0.0]])
+    offsets = [0, 5, len(NASTY), len(values) - 20, len(values)]
+    for mine, theirs in zip(integers(values, offsets), integers(values, offsets, codec.to_integers.py_func), strict=True):
+        assert np.array_equal(mine, theirs)
+
+
+def test_series_scraped_together_share_one_time_column() -> None:
+    a, b = [0, 10, 20], [0, 11, 20]
+    times = np.array([*a, *b, *a, *a[:2], *b], np.int64)
+    offsets = np.array([0, 3, 6, 9, 11, 14])
+    ref, first = codec.share_times(times, offsets)
+    assert ref.tolist() == [0, 1, 0, 2, 1]
+    assert first.tolist() == [0, 1, 3]
+    assert [x.tolist() for x in codec.share_times.py_func(times, offsets)] == [ref.tolist(), first.tolist()]

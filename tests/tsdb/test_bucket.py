@@ -1,0 +1,168 @@
+"""One table of what every bucket does, run over a folder, a prefix of one, and S3 (moto's server)."""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tsdb.bucket import Bucket, FolderBucket, PrefixBucket, S3Bucket, S3Options, open_bucket
+from tsdb.model.errors import BadData, NotFound, Unavailable
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The endpoint of an S3 server."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "prefix", "s3", "s3-prefix"])
+def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
+    if request.param == "folder":
+        return FolderBucket(tmp_path / "data")
+    if request.param == "prefix":
+        return PrefixBucket(FolderBucket(tmp_path), "tenant")
+    url = new_s3_bucket(request.getfixturevalue("s3"), f"b{abs(hash(tmp_path))}")
+    return open_bucket(url.replace("?", "/some/prefix?") if request.param == "s3-prefix" else url)
+
+
+def new_s3_bucket(endpoint: str, name: str) -> str:
+    url = f"s3://{name}?endpoint={endpoint}&region=us-east-1&path_style=true&access_key=key&secret_key=secret"
+    options = S3Options(endpoint, "us-east-1", True, "key", "secret")
+    S3Bucket(name, options)._client.create_bucket(Bucket=name)
+    return url
+
+
+def test_what_is_put_can_be_got_whole_and_by_range(bucket: Bucket) -> None:
+    data = bytes(range(256)) * 40
+    bucket.put("a/b/object", data)
+    assert bucket.get("a/b/object") == data
+    assert bucket.get("a/b/object", 10, 20) == data[10:30]
+    assert bucket.get("a/b/object", 10_000) == data[10_000:]
+    assert bucket.get("a/b/object", len(data) - 1, 1) == data[-1:]
+    assert bucket.get("a/b/object", 5, 0) == b"" and bucket.get("a/b/object", len(data)) == b""
+    assert bucket.size("a/b/object") == len(data) and bucket.exists("a/b/object")
+    bucket.put("a/b/object", b"")
+    assert bucket.get("a/b/object") == b"" and bucket.size("a/b/object") == 0
+
+
+@pytest.mark.parametrize(("start", "size"), [(0, 6), (5, 1), (3, 3), (-1, 2), (0, -1), (100, None), (100, 10)])
+def test_a_range_that_leaves_the_object_is_refused(bucket: Bucket, start: int, size: int | None) -> None:
+    bucket.put("five", b"12345")
+    with pytest.raises(BadData, match="five"):
+        bucket.get("five", start, size)
+
+
+def test_what_is_not_there(bucket: Bucket) -> None:
+    bucket.put("folder/object", b"x")
+    for key in ("nothing", "folder", "folder/object/below", "folder/other"):
+        assert not bucket.exists(key)
+        for ask in (bucket.get, bucket.size, lambda key: bucket.get(key, 0, 5)):
+            with pytest.raises(NotFound, match=key):
+                ask(key)
+        bucket.delete(key)
+    assert bucket.exists("folder/object")
+
+
+def test_listing_is_recursive_sorted_and_by_prefix(bucket: Bucket) -> None:
+    keys = ["b", "a/z", "a/b/c", "a.txt", "a-1/x", "ab", "é/ü", "a/b0"]
+    for key in keys:
+        bucket.put(key, key.encode())
+    found = list(bucket.list())
+    assert [info.key for info in found] == sorted(keys, key=str.encode)
+    assert [info.size_bytes for info in found] == [len(info.key.encode()) for info in found]
+    assert all(info.modified_ms > 1_600_000_000_000 for info in found)
+    assert [info.key for info in bucket.list("a/")] == ["a/b/c", "a/b0", "a/z"]
+    assert [info.key for info in bucket.list("a/b")] == ["a/b/c", "a/b0"]
+    assert [info.key for info in bucket.list("a")] == ["a-1/x", "a.txt", "a/b/c", "a/b0", "a/z", "ab"]
+    assert not list(bucket.list("none/")) and not list(bucket.list("zzz"))
+
+
+def test_delete_is_idempotent_and_leaves_neighbours(bucket: Bucket) -> None:
+    bucket.put("a/b/one", b"1")
+    bucket.put("a/two", b"2")
+    bucket.delete("a/b/one")
+    bucket.delete("a/b/one")
+    assert [info.key for info in bucket.list()] == ["a/two"]
+
+
+@pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "..", "a/../b", ".", "a/./b", "a\0b", "a\nb", "a\\b", "a~b", "x" * 901, "é" * 101])
+def test_bad_keys_are_refused(bucket: Bucket, key: str) -> None:
+    for ask in (bucket.get, bucket.size, bucket.exists, bucket.delete, lambda key: bucket.put(key, b"")):
+        with pytest.raises(BadData):
+            ask(key)
+
+
+def test_many_threads_put_and_delete_beside_each_other(bucket: Bucket) -> None:
+    def work(i: int) -> None:
+        for j in range(10):
+            bucket.put(f"shared/{i}/{j}", b"x" * j)
+            bucket.delete(f"shared/{i}/{j - 1}")
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [info.key for info in bucket.list()] == [f"shared/{i}/9" for i in range(4)]
+
+
+def test_listing_passes_the_thousand_of_one_answer(s3: str) -> None:
+    bucket = open_bucket(new_s3_bucket(s3, "many"))
+    for i in range(1005):
+        bucket.put(f"k{i:05d}", b"")
+    assert len(list(bucket.list())) == 1005
+
+
+def test_an_interrupted_put_is_not_listed(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    bucket.put("a/object", b"whole")
+    (tmp_path / "a" / "object~0123").write_bytes(b"ha")
+    assert [info.key for info in bucket.list()] == ["a/object"]
+
+
+def test_a_failed_put_keeps_the_old_object(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = FolderBucket(tmp_path)
+    bucket.put("object", b"old")
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(Unavailable, match=r"put 'object' of 3 bytes.*No space"):
+        bucket.put("object", b"new")
+    monkeypatch.undo()
+    assert bucket.get("object") == b"old" and os.listdir(tmp_path) == ["object"]
+
+
+def test_an_s3_server_that_is_away_is_unavailable() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound but not listening: nobody else takes the port
+        options = S3Options(f"http://127.0.0.1:{held.getsockname()[1]}", "us-east-1", True, "key", "secret")
+        bucket = S3Bucket("bucket", options)
+        with pytest.raises(Unavailable, match=r"s3 bucket 'bucket': size of 'some/key'"):
+            bucket.size("some/key")
+
+
+def test_a_bucket_that_does_not_exist_is_told(s3: str) -> None:
+    bucket = S3Bucket("absent", S3Options(s3, "us-east-1", True, "key", "secret"))
+    with pytest.raises(Unavailable, match="NoSuchBucket"):
+        bucket.put("key", b"")
+
+
+@pytest.mark.parametrize("place", ["s3://", "gs://bucket", "s3://b?endpont=x", "s3://b?path_style=maybe"])
+def test_places_that_are_no_bucket(place: str) -> None:
+    with pytest.raises(BadData, match="bucket"):
+        open_bucket(place)
+
+
+def test_places_that_are(tmp_path: Path) -> None:
+    assert open_bucket(str(tmp_path)) == open_bucket(tmp_path) == open_bucket(f"file://{tmp_path}") == FolderBucket(tmp_path)
+    assert open_bucket("relative/path") == FolderBucket(Path("relative/path"))

@@ -1,0 +1,228 @@
+"""Writing a block: batches of series in, pages and an index in the bucket out, `meta.json` last.
+
+Memory is bounded by one row of pages and one pages object (`MAX_PART_BYTES`), beside the index (4 bytes a label of each series).
+"""
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from tsdb.block_meta import META, BlockMeta, ObjectMeta, encode_meta
+from tsdb.bucket import Bucket
+from tsdb.index import IndexWriter, PageEntry
+from tsdb.model.errors import BadData
+from tsdb.model.series import F64, I64, Bool, SeriesBatch, concat_tables
+from tsdb.page import LEVEL, Aggregates, encode_page
+
+SLAB_SAMPLES = 1024
+"""Samples of a series in one page. Measured on real scrapes: fewer repeat heads and times, more leave few series to share them."""
+PAGE_WORDS = 128 << 10
+"""Numbers in one page: 64 K samples of time and value, about 6 KB stored: the least that is worth a request to S3."""
+MAX_SLABS = 64
+"""A row of pages has at most 64 × PAGE_WORDS numbers, 64 MiB; longer series get longer slabs of fewer series."""
+MAX_PART_BYTES = 64 << 20
+"""A pages object is put when it has this size: what a bucket holds in memory at once."""
+GATHER_SAMPLES = 1 << 19
+"""Small batches are joined up to so many samples first: pages do not cross batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class WideBatch:
+    """A batch of downsampled samples with its further value columns."""
+
+    batch: SeriesBatch
+    aggregates: Aggregates
+
+
+class BlockWriter:
+    """One block on its way into a bucket: `add` batches in the order of series, then `finish`."""
+
+    def __init__(
+        self, bucket: Bucket, *, ulid: str, min_ms: int, max_ms: int, level: int = 1, sources: tuple[str, ...] = (),
+        resolution_ms: int = 0, zstd_level: int = LEVEL,
+    ) -> None:  # fmt: skip
+        self._bucket, self._zstd_level = bucket, zstd_level
+        self._meta = BlockMeta(ulid, min_ms, max_ms, 0, 0, level, sources or (ulid,), resolution_ms, ())
+        self._index = IndexWriter()
+        self._part = bytearray()
+        self._objects: list[ObjectMeta] = []
+        self._samples = self._histograms = 0
+        self._aggregates: tuple[str, ...] = ()
+
+    def add(self, batch: SeriesBatch, aggregates: Aggregates | None = None) -> None:
+        """Append whole series. BadData where a sample is outside [min_ms, max_ms) or a series out of order."""
+        batch, aggregates = _with_samples(batch, aggregates)
+        if batch.samples == 0:
+            return
+        low, high = int(batch.t_ms.min()), int(batch.t_ms.max())
+        if low < self._meta.min_ms or high >= self._meta.max_ms:
+            raise BadData(f"block {self._meta.ulid} of [{self._meta.min_ms}, {self._meta.max_ms}): samples from {low} to {high}")
+        first_row = self._index.series
+        self._index.add_series(batch.series)
+        words = _words(batch, aggregates)
+        slabs = _slabs(words)
+        for a, b in _rows(words, slabs * PAGE_WORDS):
+            for slab in _cut(batch, a, b, aggregates, slabs):
+                self._add_page(slab, first_row + a, first_row + b)
+        self._samples += batch.samples
+        self._histograms += 0 if batch.histogram_at is None else int(np.count_nonzero(batch.histogram_at >= 0))
+        self._aggregates = aggregates.names if aggregates is not None else self._aggregates
+
+    def finish(self) -> BlockMeta | None:
+        """Put what is left, `meta.json` last: then the block exists. None, and no object, where no sample was added."""
+        if self._samples == 0:
+            return None
+        self._put_part()
+        self._put("index", self._index.finish())
+        meta = BlockMeta(
+            self._meta.ulid, self._meta.min_ms, self._meta.max_ms, self._samples, self._index.series, self._meta.level,
+            self._meta.sources, self._meta.resolution_ms, tuple(self._objects), self._aggregates, self._histograms,
+        )  # fmt: skip
+        self._bucket.put(meta.key(META), encode_meta(meta))
+        return meta
+
+    def _add_page(self, slab: WideBatch | SeriesBatch, row_from: int, row_to: int) -> None:
+        batch, aggregates = (slab.batch, slab.aggregates) if isinstance(slab, WideBatch) else (slab, None)
+        data = encode_page(batch, aggregates, level=self._zstd_level)
+        if self._part and len(self._part) + len(data) > MAX_PART_BYTES:
+            self._put_part()
+        words = int(_words(batch, aggregates)[-1])
+        where = len(self._objects), len(self._part), len(data), zlib.crc32(data)
+        self._index.add_page(PageEntry(row_from, row_to, *where, int(batch.t_ms.min()), int(batch.t_ms.max()), words))
+        self._part += data
+
+    def _put_part(self) -> None:
+        self._put(part_name(len(self._objects)), bytes(self._part))
+        self._part.clear()
+
+    def _put(self, name: str, data: bytes) -> None:
+        self._bucket.put(self._meta.key(name), data)
+        self._objects.append(ObjectMeta(name, len(data), zlib.crc32(data)))
+
+
+def write_block(
+    bucket: Bucket, batches: Iterable[SeriesBatch | WideBatch], *, ulid: str, min_ms: int, max_ms: int, level: int = 1,
+    sources: tuple[str, ...] = (), resolution_ms: int = 0, zstd_level: int = LEVEL,
+) -> BlockMeta | None:  # fmt: skip
+    """The meta of the new block with all samples of `batches`; None, and no object, where there are none.
+
+    Batches come in the order of series, their samples in [min_ms, max_ms): else BadData. A failing bucket leaves objects without
+    `meta.json`, which no reader sees.
+    """
+    writer = BlockWriter(
+        bucket,
+        ulid=ulid,
+        min_ms=min_ms,
+        max_ms=max_ms,
+        level=level,
+        sources=sources,
+        resolution_ms=resolution_ms,
+        zstd_level=zstd_level,
+    )
+    for item in gather(batches):
+        if isinstance(item, WideBatch):
+            writer.add(item.batch, item.aggregates)
+        else:
+            writer.add(item)
+    return writer.finish()
+
+
+def part_name(number: int) -> str:
+    """The name of a pages object."""
+    return f"pages-{number:06d}"
+
+
+def gather(batches: Iterable[SeriesBatch | WideBatch]) -> Iterator[SeriesBatch | WideBatch]:
+    """The same series with small neighbouring plain batches joined."""
+    waiting: list[SeriesBatch] = []
+    for item in batches:
+        plain = isinstance(item, SeriesBatch) and item.histograms is None and item.start_ms is None
+        if isinstance(item, SeriesBatch) and plain:
+            waiting.append(item)
+            if sum(batch.samples for batch in waiting) < GATHER_SAMPLES:
+                continue
+        if waiting:
+            yield _join(waiting)
+            waiting = []
+        if not plain:
+            yield item
+    if waiting:
+        yield _join(waiting)
+
+
+def _join(batches: list[SeriesBatch]) -> SeriesBatch:
+    """Plain batches of different series, one after another."""
+    if len(batches) == 1:
+        return batches[0]
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(batch.offsets) for batch in batches]))]).astype(np.int64)
+    series = concat_tables([batch.series for batch in batches])
+    return SeriesBatch(series, offsets, np.concatenate([b.t_ms for b in batches]), np.concatenate([b.values for b in batches]))
+
+
+def _with_samples(batch: SeriesBatch, aggregates: Aggregates | None) -> tuple[SeriesBatch, Aggregates | None]:
+    """Without the series that have no sample; the samples stay as they are."""
+    lengths = np.diff(batch.offsets)
+    if len(lengths) and lengths.all() and batch.offsets[0] == 0:
+        return batch, aggregates
+    return batch.take(np.flatnonzero(lengths)), aggregates
+
+
+def _words(batch: SeriesBatch, aggregates: Aggregates | None) -> I64:
+    """i64[n+1] how many numbers the samples of all series before each have."""
+    columns = 2 + (batch.start_ms is not None) + (0 if aggregates is None else len(aggregates.names))
+    words = (batch.offsets - batch.offsets[0]) * columns
+    h = batch.histograms
+    if h is None or batch.histogram_at is None:
+        return words
+    sizes = 6 + np.diff(h.positive.offsets) + np.diff(h.negative.offsets)
+    each = np.where(batch.histogram_at >= 0, np.append(sizes, 0)[batch.histogram_at], 0)
+    return words + np.asarray(np.concatenate([[0], np.cumsum(each)])[batch.offsets])
+
+
+def _slabs(words: I64) -> int:
+    """How many slabs of time the pages of a batch have, by the mean length of its series."""
+    mean = int(words[-1]) // (2 * (len(words) - 1))
+    return min(MAX_SLABS, max(1, round(mean / SLAB_SAMPLES)))
+
+
+def _rows(words: I64, limit: int) -> Iterator[tuple[int, int]]:
+    """Runs [a, b) of series that have about `limit` numbers each, or of one series that has more."""
+    runs = max(1, round(int(words[-1]) / limit))
+    marks = np.searchsorted(words[:-1], np.arange(1, runs) * (int(words[-1]) / runs))
+    cuts = np.unique(np.concatenate([[0], marks, [len(words) - 1]])).tolist()
+    return pairwise(cuts)
+
+
+def _cut(batch: SeriesBatch, a: int, b: int, aggregates: Aggregates | None, slabs: int) -> Iterator[WideBatch | SeriesBatch]:
+    """Series [a, b) of a batch in `slabs` equal slabs of time; a slab without samples is left out, a series without is kept."""
+    start, end = int(batch.offsets[a]), int(batch.offsets[b])
+    offsets, t_ms = batch.offsets[a : b + 1] - start, batch.t_ms[start:end]
+    low, high = int(t_ms.min()), int(t_ms.max()) + 1
+    edges = [low + (high - low) * i // slabs for i in range(slabs + 1)]
+    for slab_start, slab_end in pairwise(edges):
+        if slabs == 1:
+            yield _slice(batch, slice(a, b), offsets, slice(start, end), aggregates)
+            continue
+        inside: Bool = (t_ms >= slab_start) & (t_ms < slab_end)
+        at = np.flatnonzero(inside)
+        if len(at):
+            yield _slice(batch, slice(a, b), np.searchsorted(at, offsets), at + start, aggregates)
+
+
+def _slice(
+    batch: SeriesBatch, rows: slice, offsets: I64, at: I64 | slice, aggregates: Aggregates | None
+) -> WideBatch | SeriesBatch:
+    histogram_at = None if batch.histogram_at is None else batch.histogram_at[at]
+    if histogram_at is not None and not (histogram_at >= 0).any():
+        histogram_at = None
+    part = SeriesBatch(
+        batch.series.take(rows), offsets, batch.t_ms[at], batch.values[at], batch.histograms if histogram_at is not None else None,
+        histogram_at, None if batch.start_ms is None else batch.start_ms[at],
+    )  # fmt: skip
+    if aggregates is None:
+        return part
+    columns: F64 = aggregates.values[:, at]
+    return WideBatch(part, Aggregates(aggregates.names, columns))

@@ -1,0 +1,300 @@
+"""Reductions of sliding windows to one number, in PromQL's summation order, bit for bit. For the arguments see `window`."""
+
+import numpy as np
+from numba import njit
+from numba.extending import register_jitable
+
+from tsdb.kernel.window import first_row, resets_by_start, slide
+
+(
+    SUM, AVG, STDVAR, STDDEV, CHANGES, RESETS, IRATE, IDELTA, DERIV, PREDICT_LINEAR, SMOOTHING,
+    MIN, MAX, TS_OF_MIN, TS_OF_MAX, QUANTILE, MAD,
+) = range(17)  # fmt: skip
+"""Codes of `reduce_windows`."""
+
+EXACT_LIMIT = 9007199254740992.0
+"""2^53: whole numbers whose absolute values sum to less than this add up without rounding in any order."""
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def reduce_windows(
+    code, offsets, t_ms, values, started_ms, ends_ms, range_ms, anchor_ms, at_ms, first, second, smallest, out, present
+):
+    """One of the codes above over every window that holds at least `smallest` samples.
+
+    at_ms i64[k]: the time that PREDICT_LINEAR counts from. first, second f64[k]: parameters of QUANTILE (q), PREDICT_LINEAR
+    (seconds) and SMOOTHING (smoothing and trend factor). anchor_ms: see `first_row`; CHANGES and RESETS only.
+    """
+    longest = 0
+    for s in range(len(offsets) - 1):
+        longest = max(longest, offsets[s + 1] - offsets[s])
+    scratch = np.empty(longest + 1)
+    queue = np.empty(longest + 1, np.int64)
+    for s in range(len(offsets) - 1):
+        start, stop = offsets[s], offsets[s + 1]
+        low = high = start
+        summed = _prepare(code, t_ms, values, started_ms, start, stop, scratch)
+        head = tail = 0  # the queue of MIN, MAX and their times is queue[head:tail]; scratch[:tail] are QUANTILE's sorted values
+        for j in range(len(ends_ms)):
+            was_low, was_high = low, high
+            low, high = slide(t_ms, low, high, stop, ends_ms[j], range_ms)
+            if code >= QUANTILE:
+                tail = _slide_sorted(values, was_low, was_high, low, high, scratch, tail)
+            elif code >= MIN:
+                head, tail = _slide_queue(code, values, was_high, low, high, queue, head, tail)
+            begin = first_row(t_ms, start, low, ends_ms[j] - range_ms, anchor_ms)
+            present[s, j] = high - low >= smallest
+            if not present[s, j]:
+                continue
+            if code >= QUANTILE:
+                out[s, j] = _quantile(first[j], scratch, tail) if code == QUANTILE else _deviation(scratch, tail)
+            elif code >= MIN:
+                row = queue[head] if head < tail else high - 1  # only NaN: the last one
+                out[s, j] = values[row] if code <= MAX else t_ms[row] / 1000.0
+            elif summed:
+                out[s, j] = _from_sums(code, scratch, start, begin, high)
+            else:
+                out[s, j] = _reduce(code, t_ms, values, started_ms, begin, high, at_ms[j], first[j], second[j])
+
+
+@register_jitable(error_model="numpy")
+def _prepare(code, t_ms, values, started_ms, start, stop, sums):
+    """Whether sums f64 was filled with running totals of the series, from which windows follow by one subtraction.
+
+    SUM and AVG: only of whole numbers below 2^53 in all, where no order of summation rounds. CHANGES and RESETS: always.
+    """
+    if code in (CHANGES, RESETS):
+        sums[0] = 0.0
+        for i in range(start + 1, stop):
+            a, b = values[i - 1], values[i]
+            if code == CHANGES:
+                hit = a != b and not (np.isnan(a) and np.isnan(b))
+            else:
+                hit = b < a or (len(started_ms) > 0 and resets_by_start(started_ms[i - 1], t_ms[i - 1], started_ms[i], t_ms[i]))
+            sums[i - start] = sums[i - start - 1] + (1.0 if hit else 0.0)
+        return stop > start
+    if code > AVG:
+        return False
+    sums[0] = size = 0.0
+    for i in range(start, stop):
+        size += abs(values[i])
+        if values[i] != np.floor(values[i]) or not size < EXACT_LIMIT:
+            return False
+        sums[i - start + 1] = sums[i - start] + values[i]
+    return True
+
+
+@register_jitable(error_model="numpy")
+def _from_sums(code, sums, start, low, high):
+    if code >= CHANGES:
+        return sums[high - 1 - start] - sums[low - start]
+    total = sums[high - start] - sums[low - start]
+    return total if code == SUM else total / (high - low)
+
+
+@register_jitable(error_model="numpy", inline="always")
+def _reduce(code, t_ms, values, started_ms, low, high, at, first, second):
+    if code == SUM:
+        return _sum(values, low, high)
+    if code == AVG:
+        return _mean(values, low, high)
+    if code == STDVAR:
+        return _variance(values, low, high)
+    if code == STDDEV:
+        return np.sqrt(_variance(values, low, high))
+    if code == SMOOTHING:
+        return _smooth(values, low, high, first, second)
+    if code in (IRATE, IDELTA):
+        return _last_two(code, t_ms, values, started_ms, high)
+    slope, intercept = _regression(t_ms, values, low, high, t_ms[low] if code == DERIV else at)
+    return slope if code == DERIV else slope * first + intercept
+
+
+@register_jitable(error_model="numpy")
+def _add(value, total, rest):
+    """One step of Kahan's summation with Neumaier's improvement."""
+    added = total + value
+    if np.isinf(added):
+        return added, 0.0
+    if abs(total) >= abs(value):
+        return added, rest + ((total - added) + value)
+    return added, rest + ((value - added) + total)
+
+
+@register_jitable(error_model="numpy")
+def _sum(values, low, high):
+    total = rest = 0.0
+    for i in range(low, high):
+        total, rest = _add(values[i], total, rest)
+    return total if np.isinf(total) else total + rest
+
+
+@register_jitable(error_model="numpy")
+def _mean(values, low, high):
+    """Sum by count; from where the sum would overflow, the incremental mean."""
+    total, rest, mean, count = values[low], 0.0, 0.0, 1.0
+    incremental = False
+    for i in range(low + 1, high):
+        count = float(i - low + 1)
+        if not incremental:
+            new_total, new_rest = _add(values[i], total, rest)
+            if not np.isinf(new_total):
+                total, rest = new_total, new_rest
+                continue
+            incremental = True
+            mean = total / (count - 1.0)
+            rest /= count - 1.0
+        share = (count - 1.0) / count
+        mean, rest = _add(values[i] / count, share * mean, share * rest)
+    return mean + rest if incremental else total / count + rest / count
+
+
+@register_jitable(error_model="numpy")
+def _variance(values, low, high):
+    """Welford's, with compensated sums."""
+    count = mean = mean_rest = squares = squares_rest = 0.0
+    for i in range(low, high):
+        count += 1.0
+        delta = values[i] - (mean + mean_rest)
+        mean, mean_rest = _add(delta / count, mean, mean_rest)
+        squares, squares_rest = _add(delta * (values[i] - (mean + mean_rest)), squares, squares_rest)
+    return (squares + squares_rest) / count
+
+
+@register_jitable(error_model="numpy")
+def _smooth(values, low, high, smoothing, trend):
+    level, before, slope = values[low], 0.0, values[low + 1] - values[low]
+    for i in range(low + 1, high):
+        if i > low + 1:
+            slope = trend * (level - before) + (1.0 - trend) * slope
+        before, level = level, smoothing * values[i] + (1.0 - smoothing) * (level + slope)
+    return level
+
+
+@register_jitable(error_model="numpy", inline="always")
+def _last_two(code, t_ms, values, started_ms, high):
+    a, b = high - 2, high - 1
+    if code == IDELTA:
+        return values[b] - values[a]
+    reset = values[b] < values[a]
+    if len(started_ms) > 0:
+        reset = reset or resets_by_start(started_ms[a], t_ms[a], started_ms[b], t_ms[b])
+    rise = values[b] if reset else values[b] - values[a]
+    return rise / ((t_ms[b] - t_ms[a]) / 1000.0)
+
+
+@register_jitable(error_model="numpy")
+def _regression(t_ms, values, low, high, origin):
+    """(slope per second, value at `origin`) by least squares."""
+    x_sum = x_rest = y_sum = y_rest = xy_sum = xy_rest = xx_sum = xx_rest = n = 0.0
+    constant = True
+    for i in range(low, high):
+        y = values[i]
+        constant = constant and (i == low or y == values[low])
+        n += 1.0
+        x = (t_ms[i] - origin) / 1000.0
+        x_sum, x_rest = _add(x, x_sum, x_rest)
+        y_sum, y_rest = _add(y, y_sum, y_rest)
+        xy_sum, xy_rest = _add(x * y, xy_sum, xy_rest)
+        xx_sum, xx_rest = _add(x * x, xx_sum, xx_rest)
+    if constant:
+        return (np.nan, np.nan) if np.isinf(values[low]) else (0.0, values[low])
+    x_sum, y_sum, xy_sum, xx_sum = x_sum + x_rest, y_sum + y_rest, xy_sum + xy_rest, xx_sum + xx_rest
+    slope = (xy_sum - x_sum * y_sum / n) / (xx_sum - x_sum * x_sum / n)
+    return slope, y_sum / n - slope * x_sum / n
+
+
+@register_jitable(error_model="numpy")
+def _slide_queue(code, values, was_high, low, high, queue, head, tail):
+    """The queue of rows that may still become the extreme, best first; NaN never is one while a number is there.
+
+    The first of equals wins for MIN and MAX, the last for their times.
+    """
+    while head < tail and queue[head] < low:
+        head += 1
+    if head == tail:
+        head = tail = 0
+    for i in range(max(was_high, low), high):
+        v = values[i]
+        if np.isnan(v):
+            continue
+        while head < tail:
+            back = values[queue[tail - 1]]
+            if (
+                (code == MAX and back < v)
+                or (code == MIN and back > v)
+                or (code == TS_OF_MAX and back <= v)
+                or (code == TS_OF_MIN and back >= v)
+            ):
+                tail -= 1
+            else:
+                break
+        queue[tail] = i
+        tail += 1
+    return head, tail
+
+
+@register_jitable(error_model="numpy")
+def _slide_sorted(values, was_low, was_high, low, high, window, size):
+    """window[:size], sorted with NaN first, moved from rows was_low:was_high to low:high; the new size."""
+    if low >= was_high:
+        size, was_low, was_high = 0, low, low
+    for i in range(was_low, low):
+        at = _place(values[i], window, size)
+        for p in range(at, size - 1):
+            window[p] = window[p + 1]
+        size -= 1
+    for i in range(was_high, high):
+        at = _place(values[i], window, size)
+        for p in range(size, at, -1):
+            window[p] = window[p - 1]
+        window[at] = values[i]
+        size += 1
+    return size
+
+
+@register_jitable(error_model="numpy")
+def _place(value, window, size):
+    """The first place in window[:size] that is not less than value."""
+    if np.isnan(value):
+        return 0
+    a, b = 0, size
+    while a < b:
+        middle = (a + b) // 2
+        if np.isnan(window[middle]) or window[middle] < value:
+            a = middle + 1
+        else:
+            b = middle
+    return a
+
+
+@register_jitable(error_model="numpy")
+def _quantile(q, window, size):
+    """Linear interpolation between the two nearest ranks of sorted window[:size]."""
+    if np.isnan(q):
+        return np.nan
+    if q < 0.0:
+        return -np.inf
+    if q > 1.0:
+        return np.inf
+    rank = q * (size - 1.0)
+    below = int(np.floor(rank))
+    above = min(size - 1, below + 1)
+    weight = rank - np.floor(rank)
+    return window[below] * (1.0 - weight) + window[above] * weight
+
+
+@register_jitable(error_model="numpy")
+def _deviation(window, size):
+    """The median absolute deviation of sorted window[:size]; NaN if one of them is."""
+    if np.isnan(window[0]):
+        return np.nan
+    median = _quantile(0.5, window, size)
+    spread = np.empty(size)
+    for i in range(size):
+        away = abs(window[i] - median)
+        at = _place(away, spread, i)
+        for p in range(i, at, -1):
+            spread[p] = spread[p - 1]
+        spread[at] = away
+    return _quantile(0.5, spread, size)

@@ -1,0 +1,123 @@
+"""How much counters and gauges rose in sliding windows: `rate`, `increase` and `delta`. For the arguments see `window`."""
+
+from numba import njit
+from numba.extending import register_jitable
+
+from tsdb.kernel.window import first_row, interpolate, resets_by_start, slide
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def counter_windows(counter, per_second, range_s, offsets, t_ms, values, started_ms, ends_ms, range_ms, out, present, overlap):
+    """`rate` (counter, per_second), `increase` (counter) or `delta` with Prometheus's extrapolation.
+
+    started_ms: i64[m] start timestamps, 0 = unknown, or empty. overlap bool[n] is set where a sample's start timestamp lies
+    before the sample ahead of it. Without start timestamps one pass: O(m + n k) but for windows that hold a counter reset.
+    """
+    for s in range(len(offsets) - 1):
+        low = high = scan = offsets[s]
+        for j in range(len(ends_ms)):
+            low, high = slide(t_ms, low, high, offsets[s + 1], ends_ms[j], range_ms)
+            present[s, j] = False
+            count = high - low
+            if count == 0 or (count == 1 and len(started_ms) == 0):
+                continue
+            delta = values[high - 1] - values[low]
+            if counter and len(started_ms) > 0:
+                delta, overlaps = _add_resets_by_start(t_ms, values, started_ms, low, high, delta)
+                overlap[s] |= overlaps
+            elif counter:
+                # scan is the first reset behind low, or high: while it is high, nothing needs adding
+                scan = max(scan, low + 1)
+                while scan < high and not values[scan] < values[scan - 1]:
+                    scan += 1
+                for i in range(scan, high):
+                    if values[i] < values[i - 1]:
+                        delta += values[i - 1]
+            start = started_ms[low] if counter and len(started_ms) > 0 else 0
+            begins = start != 0 and start > ends_ms[j] - range_ms and start < t_ms[low]
+            if count == 1 and not begins:
+                continue
+            factor_start = start if begins else -1
+            out[s, j] = _extrapolate(
+                counter, per_second, range_s, t_ms, values, low, high, begins, factor_start, ends_ms[j], range_ms, delta
+            )
+            present[s, j] = True
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def extended_windows(smoothed, counter, divisor_s, offsets, t_ms, values, ends_ms, range_ms, lookback_ms, out, present):
+    """`rate`, `increase` or `delta` of an `anchored` or `smoothed` selector, without extrapolation.
+
+    Anchored windows begin at the newest sample at or before their start; smoothed ones interpolate at both edges. Samples up to
+    lookback_ms outside the window may serve. The result is divided by divisor_s (1 unless `rate`).
+    """
+    for s in range(len(offsets) - 1):
+        start, stop = offsets[s], offsets[s + 1]
+        low = high = start
+        for j in range(len(ends_ms)):
+            left, end = ends_ms[j] - range_ms, ends_ms[j]
+            low, high = slide(t_ms, low, high, stop, end, range_ms)
+            first = first_row(t_ms, start, low, left, lookback_ms)
+            last = high - 1
+            if smoothed and high < stop and t_ms[high] <= end + lookback_ms and (last < first or t_ms[last] < end):
+                last = high
+            present[s, j] = last >= first and t_ms[last] > left and not (smoothed and t_ms[first] > end)
+            if present[s, j]:
+                out[s, j] = _between(smoothed, counter, t_ms, values, first, last, left, end) / divisor_s
+
+
+@register_jitable(error_model="numpy")
+def _add_resets_by_start(t_ms, values, started_ms, low, high, delta):
+    overlaps = False
+    for i in range(low + 1, high):
+        before, start = started_ms[i - 1], started_ms[i]
+        overlaps |= start != 0 and start < t_ms[i - 1] and start != before
+        if values[i] < values[i - 1] or resets_by_start(before, t_ms[i - 1], start, t_ms[i]):
+            delta += values[i - 1]
+    return delta, overlaps
+
+
+@register_jitable(error_model="numpy")
+def _extrapolate(counter, per_second, range_s, t_ms, values, low, high, begins, start, end, range_ms, delta):
+    """delta scaled from the sampled interval to the whole window, as far as the series seems to reach."""
+    to_start = (t_ms[low] - (end - range_ms)) / 1000.0
+    to_end = (end - t_ms[high - 1]) / 1000.0
+    sampled = (t_ms[high - 1] - t_ms[low]) / 1000.0
+    mean = sampled / (high - low - 1) if high - low > 1 else 0.0
+    threshold = mean * 1.1
+    if begins:
+        # the counter began inside the window, at zero
+        to_start = 0.0
+        sampled = (t_ms[high - 1] - start) / 1000.0
+        delta += values[low]
+    else:
+        if to_start >= threshold:
+            to_start = mean / 2.0
+        if counter and delta > 0.0 and values[low] >= 0.0:
+            to_start = min(to_start, sampled * (values[low] / delta))  # not beyond its zero point
+    if to_end >= threshold:
+        to_end = mean / 2.0
+    factor = (sampled + to_start + to_end) / sampled if sampled != 0.0 else 1.0
+    if per_second:
+        factor /= range_s
+    return delta * factor
+
+
+@register_jitable(error_model="numpy")
+def _between(smoothed, counter, t_ms, values, first, last, left, end):
+    """What the series rose from `left` to `end`, resets added when a counter."""
+    from_left = smoothed and t_ms[first] < left
+    past_end = smoothed and last > first and t_ms[last] > end
+    begin = interpolate(t_ms, values, first, first + 1, left, counter) if from_left else values[first]
+    finish = interpolate(t_ms, values, last - 1, last, end, counter) if past_end else values[last]
+    rise = finish - begin
+    if not counter:
+        return rise
+    correction, previous = 0.0, begin
+    for i in range(first + 1 if t_ms[first] <= left else first, last if t_ms[last] >= end else last + 1):
+        if values[i] < previous:
+            correction += previous
+        previous = values[i]
+    if finish < previous:
+        correction += previous
+    return rise + correction

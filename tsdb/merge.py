@@ -1,0 +1,230 @@
+"""Merging samples of the same series from several places, so that replicas, retries and overlaps need no special case.
+
+Of samples of one series at one time a histogram beats a float; of two floats the larger by the IEEE total order of their bits is
+kept, the stale marker losing to any other; of two histograms the one with the larger count, then sum, then digest of its content.
+Of equal samples the larger start time is kept. No rule looks at who came first, so merging is commutative, associative and idempotent.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tsdb.kernel.merge import merge_runs
+from tsdb.model.histogram import Histograms, concat_histograms
+from tsdb.model.labels import METRIC_NAME, Labels
+from tsdb.model.series import I64, SeriesBatch, SeriesTable, concat_tables
+from tsdb.model.source import Selection, Source
+
+U64 = np.uint64
+
+
+def merge_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:
+    """All series of all batches, in their order, with the samples of equal series merged; warnings are joined."""
+    warnings = tuple(dict.fromkeys(warning for batch in batches for warning in batch.warnings))
+    filled = [batch for batch in batches if len(batch)]
+    if not filled:
+        return SeriesBatch.empty(warnings)
+    if len(filled) == 1:
+        return filled[0] if filled[0].warnings == warnings else replace(filled[0], warnings=warnings)
+    joined = _concat(filled)
+    group, first = joined.series.group()
+    table = joined.series.take(first)
+    order = table.order()
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return replace(_merge_runs(joined, place[group], table.take(order)), warnings=warnings)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSource:
+    """Many sources as one. Holds one batch of each at a time."""
+
+    sources: Sequence[Source]
+
+    def select(self, selection: Selection) -> Iterator[SeriesBatch]:
+        """See `Source.select`."""
+        streams = [source.select(selection) for source in self.sources]
+        return streams[0] if len(streams) == 1 else merge_streams(streams)
+
+    def series(self, selection: Selection) -> SeriesTable:
+        """See `Source.series`."""
+        return merge_tables([source.series(selection) for source in self.sources])
+
+
+def merge_tables(tables: Sequence[SeriesTable]) -> SeriesTable:
+    """The distinct series of all tables, in the order of series."""
+    filled = [table for table in tables if len(table)]
+    if len(filled) < 2:
+        return filled[0] if filled else SeriesTable.empty()
+    joined = concat_tables(filled)
+    distinct = joined.take(joined.group()[1])
+    return distinct.take(distinct.order())
+
+
+def merge_streams(streams: Sequence[Iterator[SeriesBatch]]) -> Iterator[SeriesBatch]:
+    """The merge of streams of batches, each in the order of series: what no stream can add to any more is merged and given."""
+    held: list[SeriesBatch | None] = [None] * len(streams)
+    live = [True] * len(streams)
+    warnings: tuple[str, ...] = ()
+    while True:
+        for i, stream in enumerate(streams):
+            while live[i] and held[i] is None:
+                batch = next(stream, None)
+                live[i] = batch is not None
+                if batch is not None:
+                    warnings += batch.warnings
+                    held[i] = replace(batch, warnings=()) if len(batch) else None
+        waiting = [batch for batch in held if batch is not None]
+        if not waiting:
+            break
+        bound = _least(
+            [batch.series.labels(len(batch) - 1) for batch, on in zip(held, live, strict=True) if batch is not None and on]
+        )
+        ready = []
+        for i, batch in enumerate(held):
+            if batch is not None:
+                cut = _until(batch.series, bound)
+                ready.append(_rows(batch, 0, cut))
+                held[i] = _rows(batch, cut, len(batch)) if cut < len(batch) else None
+        merged = merge_batches(ready)
+        yield replace(merged, warnings=tuple(dict.fromkeys(warnings)))
+        warnings = ()
+    if warnings:
+        yield SeriesBatch.empty(tuple(dict.fromkeys(warnings)))
+
+
+def compare_labels(a: Labels, b: Labels) -> int:
+    """Negative, 0 or positive: the order of two series (see `tsdb.model.series`)."""
+    left, right = a.as_dict(), b.as_dict()
+    for name in (METRIC_NAME, *sorted({*left, *right})):
+        mine, other = left.get(name, ""), right.get(name, "")
+        if mine != other:
+            return -1 if mine < other else 1
+    return 0
+
+
+def _least(labels: Sequence[Labels]) -> Labels | None:
+    """The first in the order of series; None if there is none, for then nothing more can come."""
+    least = None
+    for each in labels:
+        if least is None or compare_labels(each, least) < 0:
+            least = each
+    return least
+
+
+def _until(series: SeriesTable, bound: Labels | None) -> int:
+    """How many leading series are not after `bound`."""
+    if bound is None:
+        return len(series)
+    low, high = 0, len(series)
+    if compare_labels(series.labels(high - 1), bound) <= 0:
+        return high
+    while low < high:
+        middle = (low + high) // 2
+        if compare_labels(series.labels(middle), bound) <= 0:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _rows(batch: SeriesBatch, a: int, b: int) -> SeriesBatch:
+    """Series [a, b), sharing memory."""
+    if (a, b) == (0, len(batch)):
+        return batch
+    at = slice(int(batch.offsets[a]), int(batch.offsets[b]))
+    return replace(
+        batch, series=batch.series.take(slice(a, b)), offsets=batch.offsets[a : b + 1] - batch.offsets[a], t_ms=batch.t_ms[at],
+        values=batch.values[at], histogram_at=None if batch.histogram_at is None else batch.histogram_at[at],
+        start_ms=None if batch.start_ms is None else batch.start_ms[at],
+    )  # fmt: skip
+
+
+def _concat(batches: Sequence[SeriesBatch]) -> SeriesBatch:
+    """All series of all batches one after another, equal ones not merged."""
+    sizes = np.concatenate([np.diff(batch.offsets) for batch in batches])
+    histograms, histogram_at = None, None
+    if any(batch.histograms is not None for batch in batches):
+        histograms = concat_histograms([batch.histograms or Histograms.empty() for batch in batches])
+        histogram_at = _histogram_places(batches)
+    start_ms = None
+    if any(batch.start_ms is not None for batch in batches):
+        start_ms = np.concatenate(
+            [np.zeros(batch.samples, np.int64) if batch.start_ms is None else batch.start_ms for batch in batches]
+        )
+    t_ms, values = np.concatenate([batch.t_ms for batch in batches]), np.concatenate([batch.values for batch in batches])
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return SeriesBatch(
+        concat_tables([batch.series for batch in batches]), offsets, t_ms, values, histograms, histogram_at, start_ms
+    )
+
+
+def _histogram_places(batches: Sequence[SeriesBatch]) -> I64:
+    places, before = [], 0
+    for batch in batches:
+        if batch.histogram_at is None or batch.histograms is None:
+            places.append(np.full(batch.samples, -1, np.int64))
+            continue
+        places.append(np.where(batch.histogram_at >= 0, batch.histogram_at + before, -1))
+        before += len(batch.histograms)
+    return np.concatenate(places)
+
+
+def _merge_runs(joined: SeriesBatch, place: I64, table: SeriesTable) -> SeriesBatch:
+    """The samples of `joined`, whose series i becomes series place[i] of `table`."""
+    starts, ends = joined.offsets[:-1], joined.offsets[1:]
+    with_samples = np.flatnonzero(ends > starts)
+    runs = with_samples[np.lexsort((joined.t_ms[starts[with_samples]], place[with_samples]))]
+    groups = np.searchsorted(place[runs], np.arange(len(table) + 1))
+    none = np.empty(0, np.int64)
+    rank = none if joined.histograms is None or joined.histogram_at is None else _rank(joined.histograms, joined.histogram_at)
+    pick = np.empty(joined.samples, np.int64)
+    bits = np.ascontiguousarray(joined.values).view(np.int64)
+    start_ms = none if joined.start_ms is None else joined.start_ms
+    kept = merge_runs(joined.t_ms, bits, start_ms, rank, starts[runs], ends[runs], groups, pick)
+    offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+    at = pick[: offsets[-1]]
+    return replace(
+        joined, series=table, offsets=offsets, t_ms=joined.t_ms[at], values=joined.values[at],
+        histogram_at=None if joined.histogram_at is None else joined.histogram_at[at],
+        start_ms=None if joined.start_ms is None else joined.start_ms[at],
+    )  # fmt: skip
+
+
+def _rank(h: Histograms, histogram_at: I64) -> I64:
+    """i64[m] the place of each sample's histogram in the order of histograms, equal ones at one place; -1 for a float."""
+    keys = np.stack([_ordered(h.count), _ordered(h.sum), _digest(h).view(np.int64)])
+    order = np.lexsort(keys[::-1])
+    fresh = np.concatenate([[0], np.any(np.diff(keys[:, order], axis=1) != 0, axis=0)]).astype(np.int64)
+    place = np.empty(len(order) + 1, np.int64)
+    place[order] = np.cumsum(fresh)
+    place[-1] = -1  # where a float's -1 points
+    return np.asarray(place[histogram_at])
+
+
+def _ordered(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> I64:
+    """i64[n] that sort as the IEEE total order of floats does."""
+    bits = np.ascontiguousarray(values).view(np.int64)
+    return np.asarray(bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF))
+
+
+def _digest(h: Histograms) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    """u64[n] of all that a histogram holds beside count and sum: equal for equal content, in every process."""
+    total = _mix(h.schema.astype(U64), 1) + _mix(h.hint.astype(U64), 2) + _mix(h.integer.astype(U64), 3)
+    total += _mix(h.zero_threshold.view(U64), 4) + _mix(h.zero_count.view(U64), 5)
+    for salt, side in ((6, h.positive), (7, h.negative)):
+        total += _sum_rows(side.offsets, _mix(side.index.astype(U64) * U64(0xD6E8FEB86659FD93) ^ side.counts.view(U64), salt))
+    place = np.arange(len(h.bounds), dtype=np.int64) - np.repeat(h.bounds_offsets[:-1], np.diff(h.bounds_offsets))
+    return total + _sum_rows(h.bounds_offsets, _mix(h.bounds.view(U64) + place.astype(U64) * U64(0xD6E8FEB86659FD93), 8))
+
+
+def _mix(words: np.ndarray[tuple[int], np.dtype[np.uint64]], salt: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    x = (words + U64(salt * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF)) * U64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> U64(29))) * U64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> U64(32)))
+
+
+def _sum_rows(offsets: I64, words: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    sums = np.concatenate([np.zeros(1, U64), np.cumsum(words, dtype=U64)])
+    return np.asarray(sums[offsets[1:]] - sums[offsets[:-1]])

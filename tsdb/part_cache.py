@@ -1,0 +1,45 @@
+"""A cache of parts of blocks (index columns, symbols, directories), bounded in bytes, shared by many blocks and threads."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Lock
+from typing import TypeVar, cast
+
+DEFAULT_BYTES = 64 << 20
+
+T = TypeVar("T")
+
+
+class PartCache:
+    """The least recently used parts go when the bytes are over the limit; one part larger than the limit is not kept."""
+
+    def __init__(self, limit_bytes: int = DEFAULT_BYTES) -> None:
+        self.limit_bytes = limit_bytes
+        self.hits = self.misses = self.size_bytes = 0
+        self._parts: OrderedDict[tuple[str, ...], tuple[object, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: tuple[str, ...], load: Callable[[], tuple[T, int]]) -> T:
+        """The part of that key; where it is not known, `load()` gives it and its size in bytes.
+
+        Two threads that miss at once both load.
+        """
+        with self._lock:
+            found = self._parts.get(key)
+            if found is not None:
+                self.hits += 1
+                self._parts.move_to_end(key)
+                return cast(T, found[0])
+            self.misses += 1
+        part, size_bytes = load()
+        if size_bytes <= self.limit_bytes:
+            self._keep(key, part, size_bytes)
+        return part
+
+    def _keep(self, key: tuple[str, ...], part: object, size_bytes: int) -> None:
+        with self._lock:
+            self.size_bytes += size_bytes - self._parts.get(key, (None, 0))[1]
+            self._parts[key] = (part, size_bytes)
+            self._parts.move_to_end(key)
+            while self.size_bytes > self.limit_bytes:
+                self.size_bytes -= self._parts.popitem(last=False)[1][1]
