@@ -50,7 +50,7 @@ _ESCAPE = r"\\(?:[abfnrtv\\{quote}]|[0-7]{{3}}|x[0-9a-fA-F]{{2}}|u[0-9a-fA-F]{{4
 _QUOTED = r"{quote}[^{quote}\\\n]*+(?:" + _ESCAPE + r"[^{quote}\\\n]*+)*+{quote}"
 _STRING = "(?P<STRING>" + _QUOTED.format(quote='"') + "|" + _QUOTED.format(quote="'") + "|`[^`]*+`)"
 _PLAIN = re.compile(
-    rf"{_BLANK}|(?P<WORD>[A-Za-z_:][\w:]*)|{_NUMBER}|{_TIME}|{_STRING}|(?P<SYMBOL>[=!<>]=|<\/|>\/|[-+*/%^@,()\[\]{{}}<>=](?!~))",
+    rf"{_BLANK}|(?P<WORD>[A-Za-z_:][\w:]*)|{_NUMBER}|{_TIME}|{_STRING}|(?P<SYMBOL>[=!<>]=|</|>/|[-+*/%^@,()\[\]{{<>]|=(?!~))",
     re.ASCII,
 )
 _BRACES = re.compile(rf"{_BLANK}|(?P<WORD>[A-Za-z_]\w*)|{_STRING}|(?P<MATCH>=~|!~|!=|=)|(?P<SYMBOL>[,}}])", re.ASCII)
@@ -206,8 +206,6 @@ def _rare(text: str, at: int, matcher: "re.Pattern[str]", open_: _Open) -> tuple
     if char == "!" or (char == "=" and following == "~"):
         shown = quote_char(following) if following else "'�'"
         raise SyntaxProblem(f"unexpected character after '{char}': {shown}", (at, len(text)))
-    if char in _SYMBOLS:
-        return at + 1, "SYMBOL"
     raise SyntaxProblem(f"unexpected character: {quote_char(char)}", (at, len(text)))
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
-from lark import Lark
+from lark import Lark, Token
 from lark.exceptions import UnexpectedToken
 from lark.parsers.lalr_analysis import Shift
 from lark.parsers.lalr_parser_state import ParserState
@@ -12,7 +12,7 @@ from lark.parsers.lalr_parser_state import ParserState
 from promql import tree
 from promql.ast import Expr, VectorSelector
 from promql.errors import ParseError, SyntaxProblem
-from promql.lexer import MAX_QUERY_BYTES, QueryLexer, describe
+from promql.lexer import MAX_QUERY_BYTES, QueryLexer, describe, tokens
 from promql.typecheck import check, check_features, check_selector
 from tsdb.model.matcher import Matcher
 
@@ -79,10 +79,21 @@ def _tree(text: str, start: str) -> Expr:
     """The tree of a whole text that `start` recognises."""
     if len(text) > MAX_QUERY_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_QUERY_BYTES:
         raise SyntaxProblem(f"the query is over the limit of {MAX_QUERY_BYTES} bytes", (0, 0))
-    try:
-        return _grammar().parse(text, start=start)  # type: ignore[return-value, unused-ignore]
-    except UnexpectedToken as error:
-        raise _unexpected(error, text) from None
+    state: ParserState[int] = _grammar().parse_interactive("", start=start).parser_state
+    token = Token("$END", "", start_pos=len(text), end_pos=len(text))
+    stream = tokens(text)
+    while True:
+        try:
+            following = next(stream, None)
+        except SyntaxProblem:
+            _reduce_by_default(state, only_sure=True)  # what is wrong with rules that end before the bad token comes first
+            raise
+        try:
+            if following is None:
+                return state.feed_token(token, True)  # type: ignore[no-any-return]
+            state.feed_token(following)
+        except UnexpectedToken as error:
+            raise _unexpected(error, text) from None
 
 
 @lru_cache(1)
@@ -113,19 +124,21 @@ def _unexpected(error: UnexpectedToken, text: str) -> SyntaxProblem:
     return SyntaxProblem(message, (len(text), len(text)) if at_end else (token.start_pos or 0, token.end_pos or 0))
 
 
-def _reduce_by_default(state: "ParserState[int]") -> None:
+def _reduce_by_default(state: "ParserState[int]", *, only_sure: bool = False) -> None:
     """Closes the rules that a yacc parser closes before it looks at the offending token, for its messages depend on that.
 
-    yacc takes a state's most common reduction whenever it cannot shift.
+    yacc takes a state's most common reduction whenever it cannot shift; where nothing else is possible, that is sure, it
+    does not even read the token.
     """
     table, callbacks = state.parse_conf.states, state.parse_conf.callbacks
     while True:
-        rules = Counter(argument for kind, argument in table[state.state_stack[-1]].values() if kind is not Shift)
-        if not rules:
+        actions = table[state.state_stack[-1]].values()
+        rules = Counter(argument for kind, argument in actions if kind is not Shift)
+        if not rules or (only_sure and (len(rules) > 1 or rules.total() < len(actions))):
             return
         rule = rules.most_common(1)[0][0]
-        size = len(rule.expansion)
-        values = state.value_stack[len(state.value_stack) - size :]
-        del state.state_stack[len(state.state_stack) - size :], state.value_stack[len(state.value_stack) - size :]
+        kept = len(state.value_stack) - len(rule.expansion)
+        values = state.value_stack[kept:]
+        del state.value_stack[kept:], state.state_stack[kept + 1 :]
         state.value_stack.append(callbacks[rule](values))
         state.state_stack.append(table[state.state_stack[-1]][rule.origin.name][1])

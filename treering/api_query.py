@@ -2,11 +2,12 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
-from promql.engine import Answer
 
+from promql.engine import Answer
 from promql.parser import ParseError, parse
 from promql.printer import pretty, to_json
 from treering.asgi import Request, Response
@@ -86,11 +87,11 @@ class QueryApi:
         )
 
     def _run(self, request: Request, query: Query) -> Response:
-        tenant = self.node.tenants_of(request.headers)
+        tenants = self.node.tenants_of(request.headers)
         began = time.perf_counter()
         problem = ""
         try:
-            answer = self.node.query(tenant, query, canceled=request.canceled.is_set)
+            answer = self.node.query(tenants, query, canceled=request.canceled.is_set)
             return _respond(request, truncate(answer, limit_of(request)))
         except ParseError as error:
             raise BadData(f'invalid parameter "query": {error}') from None
@@ -98,13 +99,13 @@ class QueryApi:
             problem = str(error)
             raise
         finally:
-            self._log_if_slow(request, query, tenant, seconds=time.perf_counter() - began, problem=problem)
+            self._log_if_slow(request, query, tenants, seconds=time.perf_counter() - began, problem=problem)
 
-    def _log_if_slow(self, request: Request, query: Query, tenant: str, *, seconds: float, problem: str) -> None:
+    def _log_if_slow(self, request: Request, query: Query, tenants: Sequence[str], *, seconds: float, problem: str) -> None:
         if seconds < self.node.config.slow_query_s:
             return
         self.node.telemetry.slow_queries.inc()
-        fields: dict[str, object] = {"seconds": f"{seconds:.3f}", "tenant": tenant, "query": query.text}
+        fields: dict[str, object] = {"seconds": f"{seconds:.3f}", "tenant": "|".join(tenants), "query": query.text}
         fields |= {"start_ms": query.start_ms, "end_ms": query.end_ms, "step_ms": query.step_ms}
         fields |= {name: request.header(header) for header, name in GRAFANA_HEADERS.items() if request.header(header)}
         if problem:

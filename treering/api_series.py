@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import orjson
 
+from promql.ast import VectorSelector
 from promql.parser import parse, parse_selector
-from promql.plan import selectors_of
+from promql.typecheck import walk
 from treering.api_query import limit_of
 from treering.asgi import Request, Response
 from treering.backends import TRUNCATED
@@ -64,14 +65,16 @@ class SeriesApi:
         text = request.param("query") or ""
         self.node.check_query_size(text)
         start_ms, end_ms = _range(request)
-        sets = selectors_of(parse(text, features=self.node.features))
-        found = self.node.exemplars(self.node.tenants_of(request.headers), sets, start_ms=start_ms, end_ms=end_ms)
+        tree = parse(text, features=self.node.features)
+        sets = [node.matchers for node in walk(tree) if isinstance(node, VectorSelector)]
+        tenants = self.node.tenants_of(request.headers)
+        found = self.node.querier.exemplars(tenants, sets, start_ms=start_ms, end_ms=end_ms)
         data = [
             {
                 "seriesLabels": entry.labels.as_dict(),
                 "exemplars": [
-                    {"labels": labels.as_dict(), "value": _text(value), "timestamp": t_ms / 1000}
-                    for labels, value, t_ms in entry.exemplars
+                    {"labels": one.labels.as_dict(), "value": _text(one.value), "timestamp": one.t_ms / 1000}
+                    for one in entry.exemplars
                 ],
             }
             for entry in found

@@ -38,9 +38,9 @@ class StatusApi:
         limit = int(request.param("limit") or "10") if (request.param("limit") or "10").isdigit() else 0
         if not 1 <= limit <= 10_000:
             raise BadData(f'invalid parameter "limit": {request.param("limit")!r} is not between 1 and 10000')
-        tenant = self.node.tenants_of(request.headers)
-        series = self.node.head_source(tenant).series(Selection((), MIN_MS, MAX_MS))
-        bounds = self.node.head_bounds(tenant)
+        tenants = self.node.tenants_of(request.headers)
+        series = self.node.head_source(tenants).series(Selection((), MIN_MS, MAX_MS))
+        bounds = self.node.head_bounds(tenants)
         return _success(
             {
                 "headStats": {

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import orjson
-from promql.engine import Answer
-from remote.client import encode_v1
 
+from promql.engine import Answer
 from promql.matrix import Matrix
+from remote.client import encode_v1
 from treering.listing import Sets, names_of, select_all, union_of, values_of
 from treering.node import Node, Query
 from treering.result import Result
@@ -35,19 +35,21 @@ class NodeBackend:
     tenant: str
 
     def query(self, query: Query, *, limit: int) -> Result:
-        return Result.of(truncate(self.node.query(self.tenant, query), limit), expr=query.text)
+        return Result.of(truncate(self.node.query((self.tenant,), query), limit), expr=query.text)
 
     def select(self, matchers: tuple[Matcher, ...], *, start_ms: int, end_ms: int) -> SeriesBatch:
-        return select_all(self.node.source(self.tenant), matchers, start_ms=start_ms, end_ms=end_ms)
+        return select_all(self.node.source((self.tenant,)), matchers, start_ms=start_ms, end_ms=end_ms)
 
     def series(self, sets: Sets, *, start_ms: int, end_ms: int, limit: int) -> list[Labels]:
-        return union_of(self.node.source(self.tenant), sets, start_ms=start_ms, end_ms=end_ms).take(slice(0, limit or None)).rows()
+        return (
+            union_of(self.node.source((self.tenant,)), sets, start_ms=start_ms, end_ms=end_ms).take(slice(0, limit or None)).rows()
+        )
 
     def label_values(self, name: str, sets: Sets, *, start_ms: int, end_ms: int) -> list[str]:
-        return values_of(union_of(self.node.source(self.tenant), sets, start_ms=start_ms, end_ms=end_ms), name)
+        return values_of(union_of(self.node.source((self.tenant,)), sets, start_ms=start_ms, end_ms=end_ms), name)
 
     def labels(self, sets: Sets, *, start_ms: int, end_ms: int) -> list[str]:
-        return names_of(union_of(self.node.source(self.tenant), sets, start_ms=start_ms, end_ms=end_ms))
+        return names_of(union_of(self.node.source((self.tenant,)), sets, start_ms=start_ms, end_ms=end_ms))
 
     def push(self, batch: WriteBatch) -> PushResult:
         return self.node.push(self.tenant, batch)

@@ -7,9 +7,9 @@ import numpy as np
 import orjson
 from rich.console import Console
 from rich.table import Table
-from tsdb.block import Block, BlockMeta, list_blocks, verify_block
 
 from treering.times import format_duration
+from tsdb.block import Block, BlockMeta, list_blocks, verify_block
 from tsdb.bucket import Bucket, PrefixBucket, open_bucket
 from tsdb.model.errors import NotFound
 from tsdb.model.labels import METRIC_NAME

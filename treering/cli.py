@@ -162,7 +162,7 @@ def config_show(**flags: Any) -> None:
 def config_check(**flags: Any) -> None:
     """Exit with status 0 if the configuration is valid, else say what is wrong."""
     effective = _config(flags)
-    from remote.limits import limits_table
+    from treering.limits import limits_table
 
     limits_table(effective.limits, effective.tenant_limits)
     click.echo("The configuration is valid.")

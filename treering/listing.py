@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from tsdb.merge import merge_batches
 
+from tsdb.merge import merge_batches
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch, SeriesTable, concat_tables
 from tsdb.model.source import Selection, Source

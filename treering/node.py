@@ -15,21 +15,22 @@ from pathlib import Path
 from types import TracebackType
 
 from promql.engine import Answer, QueryOptions, query_instant, query_range
-from tsdb.exemplars import ExemplarSeries
-
 from promql.matrix import Steps
 from remote.distributor import Distributor
-from remote.ingester import Ingester, IngesterOptions
-from remote.limits import LimitsTable, limits_table
-from remote.membership import Membership
+from remote.ingester import Ingester, IngesterOptions, TickReport
+from remote.limits import LimitsTable
+from remote.membership import MemoryMembership
 from remote.querier import Querier
+from remote.ring import Instance, State, instance_tokens
 from remote.store_gateway import StoreGateway
+from remote.tenant_store import TenantStore
 from remote.tenants import resolve_tenant, resolve_tenants
 from treering.config import Config
+from treering.limits import limits_table
 from treering.telemetry import Gauge, Telemetry
 from tsdb.bucket import Bucket, open_bucket
+from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData, QueryCanceled, QueryTimeout, TreeringError, Unavailable
-from tsdb.model.matcher import Matcher
 from tsdb.model.source import Source
 from tsdb.model.write import Metadata, PushResult, WriteBatch
 
@@ -64,16 +65,14 @@ class Node:
         self.bucket: Bucket = open_bucket(config.bucket or str(Path(config.data) / "bucket"))
         self._quorum_pool = ThreadPoolExecutor(max(1, config.ingesters * 4), "quorum") if config.ingesters > 1 else None
         self._query_pool = ThreadPoolExecutor(config.query_threads, "batch")
-        self.ingesters = [self._open_ingester(i) for i in range(config.ingesters if ingesting else 0)]
-        self.membership = Membership(replication_factor=config.replication_factor)
-        for ingester in self.ingesters:
-            self.membership.join(ingester.id, now_ms=self.started_ms)
-        members = {ingester.id: ingester for ingester in self.ingesters}
-        self.distributor = Distributor(self.membership, members, self.limits, executor=self._quorum_pool)
         self.store_gateway = StoreGateway(self.bucket)
-        self.store_gateway.refresh(self.started_ms)
-        self.querier = Querier(self.membership, members, self.store_gateway)
+        self.ingesters = [self._open_ingester(i) for i in range(config.ingesters if ingesting else 0)]
+        self.membership = self._join_all()
+        members = {ingester.id: ingester for ingester in self.ingesters}
+        self.distributor = Distributor(self.membership, lambda i: members[i.id], self.limits, executor=self._quorum_pool)
+        self.querier = Querier(self.membership, lambda i: members[i.id], self.store_gateway, executor=self._quorum_pool)
         self.telemetry.watch(self._gauges)
+        self.store_gateway.refresh(self.started_ms)
         self._refreshed_ms = self.started_ms
 
     def __enter__(self) -> "Node":
@@ -89,8 +88,8 @@ class Node:
         """The tenant that a write is for."""
         return resolve_tenant(headers.get("x-scope-orgid", []), multitenancy=self.config.multitenancy)
 
-    def tenants_of(self, headers: dict[str, list[str]]) -> str:
-        """The tenant, or several joined by `|`, that a read is for."""
+    def tenants_of(self, headers: dict[str, list[str]]) -> tuple[str, ...]:
+        """The tenant, or the several, that a read is for."""
         return resolve_tenants(headers.get("x-scope-orgid", []), multitenancy=self.config.multitenancy)
 
     def push(self, tenant: str, batch: WriteBatch) -> PushResult:
@@ -105,11 +104,11 @@ class Node:
             self.telemetry.samples_rejected.labels(reason).inc(count)
         return result
 
-    def source(self, tenant: str) -> Source:
-        """Everything a tenant has, memory and blocks merged."""
-        return self.querier.source(tenant)
+    def source(self, tenants: Sequence[str]) -> Source:
+        """Everything the tenants have, memory and blocks merged."""
+        return self.querier.source(*tenants)
 
-    def query(self, tenant: str, query: Query, *, canceled: Callable[[], bool] = lambda: False) -> Answer:
+    def query(self, tenants: Sequence[str], query: Query, *, canceled: Callable[[], bool] = lambda: False) -> Answer:
         """The answer of an instant or range query. BadData, QueryFailed, LimitExceeded, QueryTimeout or QueryCanceled."""
         self.check_query_size(query.text)
         timeout_s = min(query.timeout_s or self.config.query_timeout_s, self.config.query_timeout_s)
@@ -121,7 +120,7 @@ class Node:
             max_series=self.config.max_series,
             max_points=self.config.max_points,
         )
-        source = self.source(tenant)
+        source = self.source(tenants)
         if query.step_ms == 0:
             answer = query_instant(source, query.text, query.start_ms, options, deadline=check, executor=self._query_pool)
         else:
@@ -131,34 +130,33 @@ class Node:
             self.telemetry.query_samples.inc(answer.stats.samples)
         return answer
 
-    def metadata(self, tenant: str, metric: str = "") -> list[Metadata]:
+    def metadata(self, tenants: Sequence[str], metric: str = "") -> list[Metadata]:
         """What is known of metric families (of one, if named)."""
-        return self.querier.metadata(tenant, metric)
+        return [entry for entry in self.querier.metadata(tenants) if not metric or entry.metric == metric]
 
-    def exemplars(self, tenant: str, sets: Sequence[tuple[Matcher, ...]], *, start_ms: int, end_ms: int) -> list[ExemplarSeries]:
-        """Exemplars of the series that match any of the matcher sets, in [start_ms, end_ms]."""
-        return self.querier.exemplars(tenant, sets, start_ms=start_ms, end_ms=end_ms)
-
-    def head_source(self, tenant: str) -> Source:
-        """What is in memory only."""
-        return self.querier.head_source(tenant)
-
-    def head_bounds(self, tenant: str) -> tuple[int, int] | None:
+    def head_bounds(self, tenants: Sequence[str]) -> tuple[int, int] | None:
         """Times of the first and last sample in memory."""
-        found = [bounds for ingester in self.ingesters if (bounds := ingester.bounds(tenant)) is not None]
+        found = [bounds for store in self._stores(tenants) if (bounds := store.head.bounds()) is not None]
         return (min(b[0] for b in found), max(b[1] for b in found)) if found else None
+
+    def head_source(self, tenants: Sequence[str]) -> Source:
+        """What is in memory only."""
+        return MergeSource([store.head for store in self._stores(tenants)])
 
     def flush(self, tenant: str | None = None) -> None:
         """Everything in memory into blocks in the bucket, which queries see at once."""
+        failed: dict[str, str] = {}
         for ingester in self.ingesters:
-            ingester.flush(self.now_ms(), tenant)
-        self.store_gateway.refresh(self.now_ms())
+            failed |= ingester.flush(self.now_ms(), tenant).failed
+        if failed:
+            raise Unavailable("; ".join(f"tenant {name}: {text}" for name, text in sorted(failed.items())))
 
     def tick(self) -> None:
         """One round of background work: cut blocks that are due, see new blocks. One part's failure does not stop the others."""
         now_ms = self.now_ms()
         for ingester in self.ingesters:
-            self._guard("ingester", lambda ingester=ingester: ingester.tick(now_ms))  # type: ignore[misc]
+            self.membership.heartbeat(ingester.id, now_ms)
+            self._tell_failures(ingester.tick(now_ms))
         if now_ms - self._refreshed_ms >= self.config.block_refresh_s * 1000:
             self._refreshed_ms = now_ms
             self._guard("store-gateway", lambda: self.store_gateway.refresh(now_ms))
@@ -176,7 +174,7 @@ class Node:
         """Flush into the bucket (a bucket that fails keeps the log for the next start), close the logs, release the folder."""
         try:
             for ingester in self.ingesters:
-                self._guard("ingester", lambda ingester=ingester: ingester.shutdown(self.now_ms(), flush=flush))  # type: ignore[misc]
+                self._tell_failures(ingester.shutdown(self.now_ms(), flush=flush))
         finally:
             for pool in (self._quorum_pool, self._query_pool):
                 if pool is not None:
@@ -190,9 +188,35 @@ class Node:
             wal_sync=config.wal_sync,
             block_range_ms=round(config.block_range_s * 1000),
             keep_flushed_ms=round(config.keep_flushed_s * 1000),
+            series_share=config.replication_factor / config.ingesters,
         )
-        name = f"ingester-{number}"
-        return Ingester(name, Path(config.data) / name, self.bucket, self.limits, options, now_ms=self.now_ms())
+        name, now_ms = f"ingester-{number}", self.now_ms()
+        ingester = Ingester(
+            name, Path(config.data) / name, self.bucket, self.limits, options, now_ms=now_ms, announce=self.store_gateway.add
+        )
+        for tenant, store in ingester.stores().items():
+            for damage in store.head.replayed.damage:
+                log.error("log damaged", extra={"fields": {"ingester": name, "tenant": tenant, "damage": damage}})
+        return ingester
+
+    def _join_all(self) -> MemoryMembership:
+        membership = MemoryMembership(replication_factor=self.config.replication_factor)
+        for ingester in self.ingesters:
+            tokens = instance_tokens(ingester.id)
+            membership.join(
+                Instance(ingester.id, "", State.ACTIVE, "", tokens, heartbeat_ms=self.started_ms, registered_ms=self.started_ms)
+            )
+        return membership
+
+    def _stores(self, tenants: Sequence[str]) -> Iterator[TenantStore]:
+        for ingester in self.ingesters:
+            stores = ingester.stores()
+            yield from (stores[tenant] for tenant in tenants if tenant in stores)
+
+    def _tell_failures(self, report: TickReport) -> None:
+        for tenant, text in report.failed.items():
+            self.telemetry.ticks_failed.labels("ingester").inc()
+            log.error("tenant failed", extra={"fields": {"tenant": tenant, "error": text}})
 
     def _guard(self, role: str, work: Callable[[], object]) -> None:
         try:
@@ -202,11 +226,12 @@ class Node:
             log.error("background work failed", extra={"fields": {"role": role, "error": error}})
 
     def _gauges(self) -> Iterator[Gauge]:
-        yield Gauge("treering_ingester_series", "Series in memory.", sum(i.active_series for i in self.ingesters))
-        yield Gauge(
-            "treering_ingester_tenants", "Tenants with data in memory.", len({t for i in self.ingesters for t in i.tenants()})
-        )
-        yield Gauge("treering_store_blocks", "Blocks in the bucket that queries see.", self.store_gateway.block_count)
+        stores = [store for ingester in self.ingesters for store in ingester.stores().values()]
+        blocks = [self.store_gateway.blocks(tenant) for tenant in self.store_gateway.tenants()]
+        yield Gauge("treering_ingester_series", "Series in memory.", sum(store.head.active_series for store in stores))
+        yield Gauge("treering_ingester_tenants", "Tenants with data in memory.", len(stores))
+        yield Gauge("treering_store_blocks", "Blocks in the bucket that queries see.", sum(len(b.metas) for b in blocks))
+        yield Gauge("treering_store_blocks_damaged", "Blocks whose meta.json is unreadable.", sum(len(b.damaged) for b in blocks))
 
 
 def _deadline(timeout_s: float, canceled: Callable[[], bool]) -> Callable[[], None]:
@@ -231,7 +256,7 @@ def _lock_folder(folder: Path) -> int:
         owner = os.read(handle, 32).decode(errors="replace").strip()
         os.close(handle)
         raise Unavailable(
-            f"data folder {folder} is in use by process {owner or '?'}; ask that server over HTTP, or choose another folder with --data"
+            f"data folder {folder} is in use by process {owner or '?'}; ask that server over HTTP, or choose another with --data"
         ) from None
     os.truncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())

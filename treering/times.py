@@ -1,5 +1,6 @@
-"""Times and durations as people and clients write them, to int64 milliseconds; never through `datetime`, which refuses the year 50000.
+"""Times and durations as people and clients write them, to int64 milliseconds.
 
+Never through `datetime`, which refuses the year 50000.
 Grafana probes with epoch 4 and with milliseconds where seconds are meant; both must parse.
 """
 

@@ -3,8 +3,8 @@
 import tempfile
 
 import numpy as np
-from remote.client import encode_v1, encode_v2
 
+from remote.client import encode_v1, encode_v2
 from remote.wire import WireLimits, decode_write
 from treering.config import Config
 from treering.json_text import query_response
@@ -38,5 +38,5 @@ def warm_kernels() -> None:
             node.push("anonymous", decoded.batch)
         for _ in ("head", "block"):
             for text in QUERIES:
-                query_response(node.query("anonymous", Query(text, now_ms - 120_000, now_ms, 30_000)))
+                query_response(node.query(("anonymous",), Query(text, now_ms - 120_000, now_ms, 30_000)))
             node.flush()

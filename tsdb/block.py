@@ -256,7 +256,8 @@ def _as_aggregate(values: F64, pages: list[Page], aggregate: str) -> F64:
     """Raw values as the aggregate that is asked for (see `Selection`); those of downsampled pages are it already."""
     if aggregate not in ("count", "sumsq") or any(page.names for page in pages):
         return values
-    return np.where(is_stale(values), values, 1.0 if aggregate == "count" else values * values)
+    with np.errstate(all="ignore"):
+        return np.where(is_stale(values), values, 1.0 if aggregate == "count" else values * values)
 
 
 def _drop_empty(batch: SeriesBatch, counts: I64) -> SeriesBatch:

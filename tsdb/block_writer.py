@@ -173,13 +173,14 @@ def _with_samples(batch: SeriesBatch, aggregates: Aggregates | None) -> tuple[Se
 def _words(batch: SeriesBatch, aggregates: Aggregates | None) -> I64:
     """i64[n+1] how many numbers the samples of all series before each have."""
     columns = 2 + (batch.start_ms is not None) + (0 if aggregates is None else len(aggregates.names))
-    words = (batch.offsets - batch.offsets[0]) * columns
+    words: I64 = (batch.offsets - batch.offsets[0]) * columns
     h = batch.histograms
     if h is None or batch.histogram_at is None:
         return words
     sizes = 6 + np.diff(h.positive.offsets) + np.diff(h.negative.offsets)
     each = np.where(batch.histogram_at >= 0, np.append(sizes, 0)[batch.histogram_at], 0)
-    return words + np.asarray(np.concatenate([[0], np.cumsum(each)])[batch.offsets])
+    before = np.concatenate([[0], np.cumsum(each)])[batch.offsets]
+    return np.asarray(words + before - before[0])
 
 
 def _slabs(words: I64) -> int:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tsdb.kernel.codec import copy_ranges
 from tsdb.merge import merge_batches
 from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.series import I64, Bool, SeriesBatch, SeriesTable, strings
-from tsdb.page import PageColumns
+from tsdb.page import Page, PageColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,22 @@ class Fragment:
     start_ms: I64 | None = None
 
 
-def settle(fragments: Sequence[Fragment], size: int) -> PageColumns:
+@dataclass(frozen=True, slots=True)
+class PageFragment:
+    """Samples of some series of a page of floats, which are decoded straight to where they are wanted.
+
+    rows and lengths as in `Fragment`; series `local` i64[r] of the page; samples low:high (i64 each, of all its series).
+    """
+
+    rows: I64
+    lengths: I64
+    page: Page
+    local: I64
+    low: I64
+    high: I64
+
+
+def settle(fragments: Sequence[Fragment | PageFragment], size: int) -> PageColumns:
     """The columns of `size` series: what all fragments hold of each, by rising time, one sample at a time.
 
     Fragments come in the order of arrival. Where their samples rise in time as they stand, as in-order samples do, this
@@ -45,31 +61,46 @@ def settle(fragments: Sequence[Fragment], size: int) -> PageColumns:
     return _sorted(columns, falls) if falls.any() else columns
 
 
-def _place(fragments: Sequence[Fragment], offsets: I64) -> PageColumns:
+def _place(fragments: Sequence[Fragment | PageFragment], offsets: I64) -> PageColumns:
     """All samples grouped by series, in the order of arrival."""
     total = int(offsets[-1])
     t_ms, bits = np.empty(total, np.int64), np.empty(total, np.int64)
-    start_ms = np.zeros(total, np.int64) if any(f.start_ms is not None for f in fragments) else None
-    histogram_at = np.full(total, -1, np.int64) if any(f.histogram_at is not None for f in fragments) else None
+    with_start = any(f.page.with_start if isinstance(f, PageFragment) else f.start_ms is not None for f in fragments)
+    start_ms = np.zeros(total, np.int64) if with_start else None
+    with_histograms = any(isinstance(f, Fragment) and f.histogram_at is not None for f in fragments)
+    histogram_at = np.full(total, -1, np.int64) if with_histograms else None
     histograms: list[Histograms] = []
-    placed = 0
     cursor = offsets[:-1].copy()
     for fragment in fragments:
-        before = np.cumsum(fragment.lengths) - fragment.lengths
-        to = np.repeat(cursor[fragment.rows] - before, fragment.lengths) + np.arange(len(fragment.t_ms))
+        to = cursor[fragment.rows]
         cursor[fragment.rows] += fragment.lengths
-        t_ms[to], bits[to] = fragment.t_ms, fragment.bits
-        if start_ms is not None and fragment.start_ms is not None:
-            start_ms[to] = fragment.start_ms
+        if isinstance(fragment, PageFragment):
+            _decode_to(fragment, to, t_ms, bits, start_ms)
+            continue
+        start = np.cumsum(fragment.lengths) - fragment.lengths
+        for source, out in ((fragment.t_ms, t_ms), (fragment.bits, bits), (fragment.start_ms, start_ms)):
+            if source is not None and out is not None:
+                copy_ranges(source, start, fragment.lengths, out, to)
         if histogram_at is not None and fragment.histogram_at is not None and fragment.histograms is not None:
-            histogram_at[to] = np.where(fragment.histogram_at >= 0, fragment.histogram_at + placed, -1)
+            placed = sum(map(len, histograms))
+            source = np.where(fragment.histogram_at >= 0, fragment.histogram_at + placed, -1)
+            copy_ranges(source, start, fragment.lengths, histogram_at, to)
             histograms.append(fragment.histograms)
-            placed += len(fragment.histograms)
     values = bits.view(np.float64)
     if histogram_at is None:
         return PageColumns(offsets, t_ms, values, start_ms=start_ms)
     values[histogram_at >= 0] = np.nan
     return PageColumns(offsets, t_ms, values, concat_histograms(histograms), histogram_at, start_ms)
+
+
+def _decode_to(fragment: PageFragment, rows_to: I64, t_ms: I64, bits: I64, start_ms: I64 | None) -> None:
+    page = fragment.page
+    to = np.full(len(page), -1, np.int64)
+    to[fragment.local] = rows_to
+    page.copy_times(fragment.low, fragment.high, to, t_ms)
+    page.copy_values(fragment.low, fragment.high, to, bits.view(np.float64))
+    if start_ms is not None:
+        page.copy_start(fragment.low, fragment.high, to, start_ms)
 
 
 def _sorted(columns: PageColumns, falls: Bool) -> PageColumns:

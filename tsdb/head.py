@@ -24,7 +24,7 @@ from tsdb.exemplars import Exemplars, ExemplarSeries
 from tsdb.head_memory import Appended, HeadMemory, Samples, fingerprints
 from tsdb.head_read import View, bounds_of, labels_of, marked, read, readings
 from tsdb.head_replay import Replay
-from tsdb.kernel.append import copy_ranges
+from tsdb.kernel.codec import copy_ranges
 from tsdb.metadata import CAPACITY as METADATA_CAPACITY
 from tsdb.metadata import MetadataTable
 from tsdb.model.errors import BadData, Unavailable
@@ -372,9 +372,10 @@ class Head:
             return []
         news = np.unique(news)
         arena, starts, sizes = self._memory.index.spans(news)
-        data = np.empty(int(sizes.sum()), np.uint8)
-        copy_ranges(arena, starts, sizes, data)
-        return list(split_series(self._memory.id[news], sizes.astype(np.int64), data))
+        ends = np.cumsum(sizes)
+        data = np.empty(int(ends[-1]), np.uint8)
+        copy_ranges(arena, starts, sizes, data, ends - sizes)
+        return list(split_series(self._memory.id[news], sizes, data))
 
     def _side_records(self, batch: WriteBatch, result: PushResult, ceiling_ms: int) -> list[Record]:
         """What the log must hold of the batch's exemplars and metadata; equal exemplars again, for the reason above."""

@@ -89,6 +89,8 @@ class IndexWriter:
 
     def add_series(self, table: SeriesTable) -> None:
         """Append series. BadData unless they come in the strict order of series."""
+        if len(table) == 0:
+            return
         compact = table.compact()
         _check_order(compact, self._last)
         to = np.array([self._number.setdefault(text, len(self._number)) for text in compact.symbols.tolist()], np.int32)
@@ -263,7 +265,7 @@ class Index:
 
 def _check_order(table: SeriesTable, last: SeriesTable | None) -> None:
     """BadData unless each series of a compact table is after the one before it, and the first after `last`."""
-    if last is not None and len(table):
+    if last is not None:
         pair = SeriesTable.of([last.labels(0), table.labels(0)])
         _check_order(pair, None)
     first = [table.names.index(METRIC_NAME)] if METRIC_NAME in table.names else []

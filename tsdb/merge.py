@@ -2,7 +2,7 @@
 
 Of samples of one series at one time a histogram beats a float; of two floats the larger by the IEEE total order of their bits is
 kept, the stale marker losing to any other; of two histograms the one with the larger count, then sum, then digest of its content.
-Of equal samples the larger start time is kept. No rule looks at who came first, so merging is commutative, associative and idempotent.
+Of equal samples the larger start time is kept. No rule looks at who came first: merging is commutative, associative, idempotent.
 """
 
 from collections.abc import Iterator, Sequence

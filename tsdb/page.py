@@ -1,10 +1,10 @@
 """Pages: a run of series over one slab of time as bytes, and back, bit for bit.
 
 A page is a flat list of columns, each coded as `tsdb.kernel.codec` says: the distinct time columns (series that are scraped
-together share one), then for every series its start times, the integers of its histograms, its values, its further aggregates and the
-floats of its histograms. Byte k of every residual of every column lies in plane k, and each plane is a zstd frame of its own: low
-bytes are noise and high bytes are not, and one table for both costs 4 %. Pages carry no checksum; who stores them elsewhere than
-in memory adds one.
+together share one), then for every series its start times, the integers of its histograms, its values, its further aggregates
+and the floats of its histograms. Byte k of every residual of every column lies in plane k, and each plane is a zstd frame of its
+own: low bytes are noise and high bytes are not, and one table for both costs 4 %. Pages carry no checksum; who stores them
+elsewhere than in memory adds one.
 The bytes are drawn in docs/formats.md.
 """
 

@@ -74,7 +74,6 @@ class SeriesIndex:
     def __init__(self) -> None:
         self._arrays = _room_for(MIN_ROOM)
         self._used_bytes = 0
-        self._hash: U64 = np.zeros(MIN_ROOM, np.uint64)
         self.metric: I32 = np.zeros(MIN_ROOM, np.int32)
         self.alive: Bool = np.zeros(MIN_ROOM, bool)
         self._free: list[int] = []
@@ -134,7 +133,6 @@ class SeriesIndex:
         self._free.extend(fresh[taken:].tolist())
         fresh = fresh[:taken]
         known = refs[which]
-        self._hash[known] = hashes[which]
         numbers = np.fromiter((self._number_metric(metric) for metric in metrics), np.int32, len(metrics))
         self.metric[known] = numbers
         self.alive[fresh] = True
@@ -150,9 +148,9 @@ class SeriesIndex:
         start = int(self._arrays.starts[ref])
         return self._arrays.arena[start : start + int(self._arrays.sizes[ref])].tobytes()
 
-    def spans(self, refs: I32) -> tuple[U8, I64, I32]:
-        """(arena, starts i64[n], sizes i32[n]) of the label bytes of series."""
-        return self._arrays.arena, self._arrays.starts[refs], self._arrays.sizes[refs]
+    def spans(self, refs: I32) -> tuple[U8, I64, I64]:
+        """(arena, starts i64[n], sizes i64[n]) of the label bytes of series."""
+        return self._arrays.arena, self._arrays.starts[refs], self._arrays.sizes[refs].astype(np.int64)
 
     def select(self, matchers: Sequence[Matcher]) -> list[Rows]:
         """The matching series, shelf by shelf, in their order."""
@@ -172,6 +170,7 @@ class SeriesIndex:
         if len(gone) == 0:
             return 0
         self.alive[gone] = False
+        self._arrays.sizes[gone] = -1
         self._free.extend(gone.tolist())
         self._size -= len(gone)
         numbers, counts = np.unique(self.metric[gone], return_counts=True)
@@ -211,8 +210,10 @@ class SeriesIndex:
         need = self._next_ref + max(0, series - len(self._free))
         if need > len(self.metric):
             room = _grown(len(self.metric), need)
-            arrays = arrays._replace(starts=_resized(arrays.starts, room), sizes=_resized(arrays.sizes, room))
-            self._hash, self.metric, self.alive = (_resized(a, room) for a in (self._hash, self.metric, self.alive))
+            sizes = _resized(arrays.sizes, room)
+            sizes[len(arrays.sizes) :] = -1
+            arrays = arrays._replace(starts=_resized(arrays.starts, room), sizes=sizes, hashes=_resized(arrays.hashes, room))
+            self.metric, self.alive = _resized(self.metric, room), _resized(self.alive, room)
         if self._used_bytes + size_bytes > len(arrays.arena):
             room = _grown(len(arrays.arena), self._used_bytes + size_bytes)
             arrays = arrays._replace(arena=_resized(arrays.arena, room, used=self._used_bytes))
@@ -309,10 +310,15 @@ class SeriesIndex:
         starts, sizes = old.starts[alive], old.sizes[alive].astype(np.int64)
         slots = 1 << max(10, (series * 2).bit_length())
         self._arrays = SeriesTableArrays(
-            np.zeros(slots, np.uint64), np.full(slots, -1, np.int32), np.empty(room_bytes, np.uint8), old.starts, old.sizes
+            np.zeros(slots, np.uint64),
+            np.full(slots, -1, np.int32),
+            np.empty(room_bytes, np.uint8),
+            old.starts,
+            old.sizes,
+            old.hashes,
         )
         which, refs = np.arange(len(alive), dtype=np.int64), np.empty(len(alive), np.int32)
-        taken, used = add_series(self._arrays, 0, old.arena, starts, starts + sizes, self._hash[alive], which, alive, refs)
+        taken, used = add_series(self._arrays, 0, old.arena, starts, starts + sizes, old.hashes[alive], which, alive, refs)
         assert taken == len(alive), "two live series have equal label bytes"
         self._used_bytes = used
 
@@ -361,7 +367,7 @@ def _matching(table: SeriesTable, matcher: Matcher) -> Bool:
 def _room_for(series: int) -> SeriesTableArrays:
     return SeriesTableArrays(
         np.zeros(2 * series, np.uint64), np.full(2 * series, -1, np.int32), np.empty(MIN_ROOM, np.uint8),
-        np.zeros(series, np.int64), np.zeros(series, np.int32),
+        np.zeros(series, np.int64), np.full(series, -1, np.int32), np.zeros(series, np.uint64),
     )  # fmt: skip
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsdb.fragment import Fragment, settle
+from tsdb.fragment import Fragment, PageFragment, settle
 from tsdb.model.histogram import ragged
 from tsdb.model.series import I32, I64, SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS
 from tsdb.open_samples import Snapshot
-from tsdb.page import PageColumns, decode_page, encode_page
+from tsdb.page import PageColumns, decode_page, encode_page, open_page
 from tsdb.series_index import keys_of, refs_of
 
 PAGE_SAMPLES = 16_384
@@ -24,11 +24,15 @@ PAGE_LEVEL = 1
 
 @dataclass(frozen=True, slots=True)
 class Slab:
-    """Series keys i64[n] ascending; page j holds the series first_row[j]:first_row[j+1], with times in min_ms[j]..max_ms[j]."""
+    """Series keys i64[n] ascending; page j, data[page_at[j]:page_at[j+1]], holds those first_row[j]:first_row[j+1].
+
+    One run of bytes for all pages, lest thousands of small ones keep the memory between them from being given back.
+    """
 
     keys: I64
     first_row: I64
-    pages: tuple[bytes, ...]
+    data: bytes
+    page_at: I64
     page_min_ms: I64
     page_max_ms: I64
     page_samples: I64
@@ -47,12 +51,12 @@ class Slab:
 
     @property
     def size_bytes(self) -> int:
-        return sum(len(page) for page in self.pages)
+        return len(self.data)
 
     def refs(self) -> I32:
         return refs_of(self.keys)
 
-    def read(self, keys: I64, start_ms: int, end_ms: int) -> Iterator[Fragment]:
+    def read(self, keys: I64, start_ms: int, end_ms: int) -> Iterator[Fragment | PageFragment]:
         """What is here of the series keys i64[k] in [start_ms, end_ms); pages outside are not decoded."""
         at = np.searchsorted(self.keys, keys)
         at[at == len(self.keys)] = 0
@@ -63,12 +67,13 @@ class Slab:
         order = np.argsort(page, kind="stable")
         numbers, first = np.unique(page[order], return_index=True)
         for number, part in zip(numbers.tolist(), np.split(rows[order], first[1:]), strict=True):
-            fragment = _pick(decode_page(self.pages[number]), part, at[part] - self.first_row[number])
-            inside = start_ms <= self.page_min_ms[number] and self.page_max_ms[number] < end_ms
-            if not inside:
-                fragment = _clip(fragment, start_ms, end_ms)
+            fragment = _read_page(self.page(number), part, at[part] - self.first_row[number], start_ms, end_ms)
             if len(fragment.rows):
                 yield fragment
+
+    def page(self, number: int) -> bytes:
+        """The bytes of one page."""
+        return self.data[self.page_at[number] : self.page_at[number + 1]]
 
 
 def seal(log: Snapshot, metric: I32, before: Slab | None) -> Slab:
@@ -88,7 +93,8 @@ def seal(log: Snapshot, metric: I32, before: Slab | None) -> Slab:
 def trim(slab: Slab, start_ms: int) -> Slab:
     """The slab without its samples before start_ms; pages that have none such stay as they are."""
     pages = []
-    for number, data in enumerate(slab.pages):
+    for number in range(len(slab.page_samples)):
+        data = slab.page(number)
         keys = slab.keys[slab.first_row[number] : slab.first_row[number + 1]]
         low, high = int(slab.page_min_ms[number]), int(slab.page_max_ms[number])
         if low >= start_ms:
@@ -124,11 +130,25 @@ def _join(pages: list[_Page]) -> Slab:
     return Slab(
         np.concatenate([page.keys for page in pages]) if pages else np.empty(0, np.int64),
         np.cumsum([0, *(len(page.keys) for page in pages)]),
-        tuple(page.data for page in pages),
+        b"".join([page.data for page in pages]),
+        np.cumsum([0, *(len(page.data) for page in pages)]),
         np.array([page.min_ms for page in pages], np.int64),
         np.array([page.max_ms for page in pages], np.int64),
         np.array([page.samples for page in pages], np.int64),
     )
+
+
+def _read_page(data: bytes, rows: I64, local: I64, start_ms: int, end_ms: int) -> Fragment | PageFragment:
+    """What a page holds of its series `local` in [start_ms, end_ms), for the places `rows`."""
+    page = open_page(data)
+    if page.layout is not None:
+        return _clip(_pick(decode_page(data), rows, local), start_ms, end_ms)
+    low, high = page.spans(start_ms, end_ms)
+    lengths = (high - low)[local]
+    if not lengths.all():
+        some = np.flatnonzero(lengths)
+        rows, local, lengths = rows[some], local[some], lengths[some]
+    return PageFragment(rows, lengths, page, local, low, high)
 
 
 def _pick(columns: PageColumns, rows: I64, local: I64) -> Fragment:

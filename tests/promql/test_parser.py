@@ -172,6 +172,13 @@ MESSAGES = [
     ("sum without(==)(foo)", "1:13", "unexpected <op:==> in grouping opts, expected label"),
     ("sum without(foo,,)(bar)", "1:17", 'unexpected "," in grouping opts, expected label'),
     ("sum by (a) b", "1:12", 'unexpected identifier "b" in aggregation'),
+    ("1 }", "1:3", "unexpected character: '}'"),
+    (
+        "(1 offset 5m",
+        "1:2",
+        "offset modifier must be preceded by an instant vector selector or range vector selector or a subquery",
+    ),
+    ("nonesuch() !", "1:1", 'unknown function with name "nonesuch"'),
     ("nonesuch() b", "1:1", 'unknown function with name "nonesuch"'),
     ("sum by (a b) (c)", "1:11", 'unexpected identifier "b" in grouping opts, expected "," or ")"'),
     ("sum some_metric by (test)", "1:5", 'unexpected identifier "some_metric"'),

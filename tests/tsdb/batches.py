@@ -19,7 +19,24 @@ def float_bits(value: float) -> int:
 
 NASTY = [
     float_bits(value)
-    for value in (0.0, -0.0, 1.0, -1.0, 0.1, 0.3, 1e-9, 123456.789, 2.0**53, 2.0**53 + 2, -(2.0**63), 1e300, 5e-324, np.inf, -np.inf, np.nan)
+    for value in (
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.1,
+        0.3,
+        1e-9,
+        123456.789,
+        2.0**53,
+        2.0**53 + 2,
+        -(2.0**63),
+        1e300,
+        5e-324,
+        np.inf,
+        -np.inf,
+        np.nan,
+    )
 ] + [STALE_BITS, STALE_BITS + 1, -1, -(1 << 63) + 5, (1 << 63) - 1]
 """Bits that codecs get wrong: signed zero, denormals, NaNs with payloads, integers at the edge of 53 bits."""
 
@@ -42,7 +59,9 @@ def batch_of(series: Mapping[Labels, Sequence[Sample]]) -> SeriesBatch:
     return batch.take(batch.series.order())
 
 
-def grid_batch(series: int, samples: int, *, metric: str = "m", start_ms: int = 0, step_ms: int = 15_000, seed: int = 0) -> SeriesBatch:
+def grid_batch(
+    series: int, samples: int, *, metric: str = "m", start_ms: int = 0, step_ms: int = 15_000, seed: int = 0
+) -> SeriesBatch:
     """Counters and noisy gauges that are scraped together, in the order of series."""
     rng = np.random.default_rng(seed)
     t_ms = np.tile(start_ms + np.arange(samples) * step_ms, series)
@@ -53,7 +72,9 @@ def grid_batch(series: int, samples: int, *, metric: str = "m", start_ms: int = 
     return SeriesBatch(table, np.arange(series + 1, dtype=np.int64) * samples, t_ms, values)
 
 
-def histogram(count: float, buckets: Mapping[int, float], *, schema: int = 3, bounds: Sequence[float] = (), hint: int = 0) -> Histograms:
+def histogram(
+    count: float, buckets: Mapping[int, float], *, schema: int = 3, bounds: Sequence[float] = (), hint: int = 0
+) -> Histograms:
     """One histogram with positive buckets and one negative one."""
     index = np.array(sorted(buckets), np.int32)
     positive = Buckets(np.array([0, len(index)]), index, np.array([buckets[int(i)] for i in index], np.float64))
@@ -102,7 +123,10 @@ def samples_of(batch: SeriesBatch) -> dict[Labels, list[Sample]]:
     bits = batch.values.view(np.int64).tolist()
     times = batch.t_ms.tolist()
     offsets = batch.offsets.tolist()
-    return {row: list(zip(times[a:b], bits[a:b], strict=True)) for row, a, b in zip(batch.series.rows(), offsets, offsets[1:], strict=False)}
+    return {
+        row: list(zip(times[a:b], bits[a:b], strict=True))
+        for row, a, b in zip(batch.series.rows(), offsets, offsets[1:], strict=False)
+    }
 
 
 def histogram_texts(batch: SeriesBatch) -> list[str]:

@@ -23,14 +23,23 @@ def s3() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def s3_bucket(s3: str) -> Bucket:
+    """One client for all tests: making one takes longer than a test."""
+    return open_bucket(new_s3_bucket(s3, "bucket"))
+
+
 @pytest.fixture(params=["folder", "prefix", "s3", "s3-prefix"])
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
+    """An empty bucket."""
     if request.param == "folder":
         return FolderBucket(tmp_path / "data")
     if request.param == "prefix":
         return PrefixBucket(FolderBucket(tmp_path), "tenant")
-    url = new_s3_bucket(request.getfixturevalue("s3"), f"b{abs(hash(tmp_path))}")
-    return open_bucket(url.replace("?", "/some/prefix?") if request.param == "s3-prefix" else url)
+    found: Bucket = request.getfixturevalue("s3_bucket")
+    for info in found.list():
+        found.delete(info.key)
+    return PrefixBucket(found, "some/prefix") if request.param == "s3-prefix" else found
 
 
 def new_s3_bucket(endpoint: str, name: str) -> str:
@@ -93,7 +102,9 @@ def test_delete_is_idempotent_and_leaves_neighbours(bucket: Bucket) -> None:
     assert [info.key for info in bucket.list()] == ["a/two"]
 
 
-@pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "..", "a/../b", ".", "a/./b", "a\0b", "a\nb", "a\\b", "a~b", "x" * 901, "é" * 101])
+@pytest.mark.parametrize(
+    "key", ["", "/a", "a/", "a//b", "..", "a/../b", ".", "a/./b", "a\0b", "a\nb", "a\\b", "a~b", "x" * 901, "é" * 101]
+)
 def test_bad_keys_are_refused(bucket: Bucket, key: str) -> None:
     for ask in (bucket.get, bucket.size, bucket.exists, bucket.delete, lambda key: bucket.put(key, b"")):
         with pytest.raises(BadData):
@@ -155,6 +166,12 @@ def test_a_bucket_that_does_not_exist_is_told(s3: str) -> None:
     bucket = S3Bucket("absent", S3Options(s3, "us-east-1", True, "key", "secret"))
     with pytest.raises(Unavailable, match="NoSuchBucket"):
         bucket.put("key", b"")
+
+
+def test_a_prefix_of_an_s3_bucket(s3: str) -> None:
+    url = new_s3_bucket(s3, "prefixed")
+    open_bucket(url.replace("?", "/some/prefix/?")).put("key", b"1")
+    assert [info.key for info in open_bucket(url).list()] == ["some/prefix/key"]
 
 
 @pytest.mark.parametrize("place", ["s3://", "gs://bucket", "s3://b?endpont=x", "s3://b?path_style=maybe"])

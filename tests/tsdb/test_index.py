@@ -39,7 +39,10 @@ def write(*tables: SeriesTable, pages: int = 0) -> bytes:
 
 
 MATCHERS = st.builds(
-    Matcher, st.sampled_from(["__name__", "a", "b", "absent"]), st.sampled_from(["=", "!=", "=~", "!~"]), st.sampled_from(["", "x", "y", "x|y", "é"])
+    Matcher,
+    st.sampled_from(["__name__", "a", "b", "absent"]),
+    st.sampled_from(["=", "!=", "=~", "!~"]),
+    st.sampled_from(["", "x", "y", "x|y", "é"]),
 )
 
 
@@ -55,10 +58,16 @@ def test_matchers_find_what_they_find_on_the_table(rows: list[Labels], matchers:
 
 def test_row_groups_and_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_file, "GROUP_ROWS", 16)
-    table = ordered([Labels.of({"__name__": f"m{i % 3}", "i": f"{i:03d}", **({"odd": "yes"} if i % 2 else {})}) for i in range(100)])
+    table = ordered(
+        [Labels.of({"__name__": f"m{i % 3}", "i": f"{i:03d}", **({"odd": "yes"} if i % 2 else {})}) for i in range(100)]
+    )
     index = open_index(write(table, pages=5))
     assert index.series == 100
-    for matchers in ([Matcher("__name__", "=", "m1")], [Matcher("odd", "=", "yes"), Matcher("__name__", "!=", "m0")], [Matcher("i", "=~", "0.5")]):
+    for matchers in (
+        [Matcher("__name__", "=", "m1")],
+        [Matcher("odd", "=", "yes"), Matcher("__name__", "!=", "m0")],
+        [Matcher("i", "=~", "0.5")],
+    ):
         assert index.rows(matchers).tolist() == np.flatnonzero(select_rows(table, matchers)).tolist()
     rows = np.array([0, 15, 16, 50, 99])
     assert index.table(rows).rows() == table.take(rows).rows()

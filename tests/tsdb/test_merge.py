@@ -9,12 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tsdb.batches import BITS, Sample, batch_of, batches, float_bits, grid_batch, histogram_batch, histogram_texts, label_sets, same_samples, samples_of
+from tests.tsdb.batches import (
+    BITS,
+    Sample,
+    batch_of,
+    batches,
+    float_bits,
+    grid_batch,
+    histogram_batch,
+    histogram_texts,
+    label_sets,
+    same_samples,
+    samples_of,
+)
 from tsdb.kernel.merge import merge_runs
 from tsdb.merge import MergeSource, compare_labels, merge_batches, merge_streams, merge_tables
 from tsdb.model.labels import Labels
 from tsdb.model.series import STALE_BITS, SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
+import itertools
 
 
 def total_order(bits: int) -> int:
@@ -79,7 +92,9 @@ def test_a_histogram_beats_a_float_and_the_larger_wins() -> None:
     assert histogram_texts(merged) == histogram_texts(histograms)
     assert merged.values[0] == 5.0 or np.isnan(merged.values[0])
     for parts in ([histograms, larger], [larger, floats, histograms]):
-        assert [text for text in histogram_texts(merge_batches(parts)) if text] == [text for text in histogram_texts(larger) if text]
+        assert [text for text in histogram_texts(merge_batches(parts)) if text] == [
+            text for text in histogram_texts(larger) if text
+        ]
 
 
 def test_histograms_that_differ_only_in_a_bucket_have_an_order() -> None:
@@ -122,7 +137,7 @@ class Pieces:
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         edges = sorted({0, len(self.batch), *(min(cut, len(self.batch)) for cut in self.cuts)})
-        for a, b in zip(edges, edges[1:], strict=False):
+        for a, b in itertools.pairwise(edges):
             yield self.batch.take(np.arange(a, b))
 
     def series(self, selection: Selection) -> SeriesTable:

@@ -74,7 +74,9 @@ def test_any_rows_and_any_range_can_be_read(batch: SeriesBatch, start_ms: int, e
     page.copy_values(low, high, to, values)
     found = SeriesBatch(batch.series.take(rows), offsets, t_ms, values)
     keep = np.flatnonzero(np.diff(offsets))
-    assert same_samples(found.take(keep), batch.take(rows).where((batch.take(rows).t_ms >= start_ms) & (batch.take(rows).t_ms < end_ms)))
+    assert same_samples(
+        found.take(keep), batch.take(rows).where((batch.take(rows).t_ms >= start_ms) & (batch.take(rows).t_ms < end_ms))
+    )
 
 
 def test_small_pages_of_many_series_stay_small() -> None:

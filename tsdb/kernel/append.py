@@ -26,13 +26,14 @@ _NAME = np.frombuffer(b"__name__", np.uint8).copy()
 
 
 class SeriesTableArrays(NamedTuple):
-    """The table and the label bytes of all series (see the top of this file)."""
+    """The table and the label bytes of all series (see the top of this file); sizes of refs that are free are -1."""
 
     keys: npt.NDArray[np.uint64]
     refs: npt.NDArray[np.int32]
     arena: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int32]
+    hashes: npt.NDArray[np.uint64]
 
 
 class LogColumns(NamedTuple):
@@ -57,13 +58,26 @@ def _find(table, data, start, size, key):
         slot = (slot + np.uint64(1)) & mask
 
 
+@register_jitable
+def _is_series(table, ref, data, start, size, key):
+    if ref >= len(table.hashes) or table.hashes[ref] != key or table.sizes[ref] != size:
+        return False
+    return same_bytes(table.arena, table.starts[ref], data, start, size)
+
+
 @njit(nogil=True, cache=True)
 def find_series(table, data, start, end, hashes, out):
-    """Fills out i32[n] with the refs of label bytes data[start[i]:end[i]] of hashes[i], -1 = unknown; returns the number unknown."""
+    """Fills out i32[n] with the refs of label bytes data[start[i]:end[i]] of hashes[i], -1 = unknown; returns how many are."""
     unknown = 0
+    guess = 0  # a sender repeats its order, so the next series is mostly the next ref: its key is near, its slot is far
     for i in range(len(hashes)):
-        ref, _ = _find(table, data, start[i], end[i] - start[i], hashes[i])
+        size = end[i] - start[i]
+        if _is_series(table, guess, data, start[i], size, hashes[i]):
+            ref = guess
+        else:
+            ref, _ = _find(table, data, start[i], size, hashes[i])
         out[i] = ref
+        guess = ref + 1
         unknown += ref < 0
     return unknown
 
@@ -83,7 +97,7 @@ def add_series(table, used, data, start, end, hashes, which, fresh, out):
             ref = fresh[taken]
             taken += 1
             table.arena[used : used + size] = data[start[i] : end[i]]
-            table.starts[ref], table.sizes[ref] = used, size
+            table.starts[ref], table.sizes[ref], table.hashes[ref] = used, size, hashes[i]
             table.keys[slot], table.refs[slot] = hashes[i], ref
             used += size
         out[i] = ref
@@ -101,7 +115,7 @@ def hash_ranges(data, start, end):
 
 @njit(nogil=True, cache=True)
 def append_samples(log, count, last, newest, refs, row, t_ms, bits, floor_ms, ceiling_ms, code, sample_ref, saved):
-    """Appends samples t_ms i64[m], bits i64[m] of series refs[row] (row i32[m]) to the log from place `count`; returns its new count.
+    """Appends samples t_ms i64[m], bits i64[m] of series refs[row] (row i32[m]) to the log from place `count`; returns its count.
 
     last i32[r] is the last place of each series in this log; newest i64[r, 2] its newest time and value bits. code u8[m] tells
     what became of each sample, sample_ref i32[m] whose it is; saved i64[m, 2] keeps what `newest` was before each stored one.
@@ -175,15 +189,6 @@ def chain_places(prev, t_ms, last, count, refs, start_ms, end_ms, lengths, out):
             low += 1
             high -= 1
     return total
-
-
-@njit(nogil=True, cache=True)
-def copy_ranges(data, starts, sizes, out):
-    """Copies data[starts[i] : starts[i] + sizes[i]] one after another into out u8[sum of sizes]."""
-    at = 0
-    for i in range(len(starts)):
-        out[at : at + sizes[i]] = data[starts[i] : starts[i] + sizes[i]]
-        at += sizes[i]
 
 
 @register_jitable

@@ -297,10 +297,10 @@ def _bit_lengths(exponents, n):
 def decode_columns(planes, starts, at, descriptors, places, position, exact, used, out, out_f):
     """Decode columns into out i64[...] (out_f f64 is the same memory); how many exceptions are used up now.
 
-    planes u8[...] with plane k from starts[k]; `at` i64[8] is how far each plane is read, before and after. places i64[4, n] has the
-    rows LENGTH, LOW, HIGH, TO: samples [low, high) of a column go to out from `to` on, and to < 0 skips the column. position and
-    exact i64[x] are the exceptions of all columns, those of the first from `used` on. The caller guarantees that planes and out are
-    long enough.
+    planes u8[...] with plane k from starts[k]; `at` i64[8] is how far each plane is read, before and after. places i64[4, n] has
+    the rows LENGTH, LOW, HIGH, TO: samples [low, high) of a column go to out from `to` on, and to < 0 skips the column. position
+    and exact i64[x] are the exceptions of all columns, those of the first from `used` on. The caller guarantees that planes and
+    out are long enough.
     """
     longest = 0
     for c in range(places.shape[1]):

@@ -73,16 +73,16 @@ def hash_bytes(b, start, end):
 @njit(nogil=True, cache=True)
 def same_bytes(a, a_start, b, b_start, size):
     """Whether a[a_start:a_start+size] equals b[b_start:b_start+size]; the caller guarantees both ranges."""
-    i = 0
-    while i + 8 <= size:
-        if load_u64(a, a_start + i) != load_u64(b, b_start + i):
-            return False
-        i += 8
-    while i < size:
-        if a[a_start + i] != b[b_start + i]:
-            return False
-        i += 1
-    return True
+    if size < 8:
+        for i in range(size):
+            if a[a_start + i] != b[b_start + i]:
+                return False
+        return True
+    last = size - 8  # the last word overlaps the one before; no early exit, for callers compare what is most likely equal
+    different = load_u64(a, a_start + last) ^ load_u64(b, b_start + last)
+    for i in range(0, last, 8):
+        different |= load_u64(a, a_start + i) ^ load_u64(b, b_start + i)
+    return different == np.uint64(0)
 
 
 @njit(nogil=True, cache=True)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.tsdb.batches import NASTY
 from tsdb.kernel import codec
+import itertools
 
 RNG = np.random.default_rng(7)
 COLUMNS = {
@@ -51,7 +52,7 @@ def decode(coded, low, high, kernel=codec.decode_columns) -> list[list[int]]:
     none = np.empty(0, np.int64)
     with np.errstate(over="ignore"):
         kernel(planes, starts, np.zeros(8, np.int64), descriptors, places, none, none, 0, out, out.view(np.float64))
-    return [out[a:b].tolist() for a, b in zip(at[:-1], at[1:], strict=True)]
+    return [out[a:b].tolist() for a, b in itertools.pairwise(at)]
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -78,7 +79,11 @@ def test_regular_times_and_constants_take_no_bytes() -> None:
     assert len(planes) == 0
 
 
-@given(st.lists(st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=40), min_size=1, max_size=4), st.integers(0, 40), st.integers(0, 40))
+@given(
+    st.lists(st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=40), min_size=1, max_size=4),
+    st.integers(0, 40),
+    st.integers(0, 40),
+)
 @settings(max_examples=300, deadline=None)
 def test_any_integers_come_back(columns: list[list[int]], low: int, high: int) -> None:
     assert decode(encode(columns), low, max(low, high)) == [column[low : max(low, high)] for column in columns]
