@@ -102,7 +102,7 @@ class DurationExpr:
     """An arithmetic duration such as `5m * 2`, `step()`, `max(step(), 5s)`; evaluated when the step and range are known."""
 
     op: str
-    """+ - * / % ^, "step", "range", "min_of", "max_of" or "" for parentheses; unary minus has lhs None."""
+    """+ - * / % ^, "step", "range", "min_of" or "max_of"; unary minus has lhs None."""
     lhs: "DurationExpr | NumberLiteral | None" = None
     rhs: "DurationExpr | NumberLiteral | None" = None
     wrapped: bool = False

@@ -66,16 +66,25 @@ def histogram_quantiles(node: Call, vector: Matrix, label: str, qs: list[F64], n
 def histogram_fraction(node: Call, vector: Matrix, *, low: F64, high: F64, notes: Annotations) -> Matrix:
     """The share of each histogram's observations between low[j] and high[j] at step j."""
     classics, natives = _split(vector, node.args[2].span, notes)
-    values, present, _ = classic.buckets(True, low, high, classics.starts, classics.upper, classics.counts, classics.present)
+    values, present, _ = _kernel(classics, low, high, fraction=True)
     native = fractions(natives, low=low, high=high, span=node.args[2].span, notes=notes)
     return _together(native, Matrix(classics.series, vector.steps, values, present))
 
 
 def _quantile(node: Call, q: F64, classics: _Classics, natives: Matrix, span: Span, notes: Annotations) -> Matrix:
-    values, present, repair = classic.buckets(False, q, q, classics.starts, classics.upper, classics.counts, classics.present)
+    values, present, repair = _kernel(classics, q, q, fraction=False)
     _tell_repairs(classics.series, repair, natives.steps, span, notes)
     native = quantiles(natives, q, span=span, notes=notes)
     return _together(native, Matrix(classics.series, natives.steps, values, present))
+
+
+def _kernel(classics: _Classics, low: F64, high: F64, *, fraction: bool) -> tuple[F64, Bool, F64]:
+    """What `tsdb.kernel.classic.buckets` gives; the copies make one signature of arrays of any kind."""
+    edges = np.array(low, np.float64), np.array(high, np.float64)
+    out: tuple[F64, Bool, F64] = classic.buckets(
+        fraction, *edges, classics.starts, classics.upper, classics.counts, classics.present
+    )
+    return out
 
 
 def _together(native: Matrix, classics: Matrix) -> Matrix:

@@ -26,7 +26,7 @@ from promql.ast import (
     Unary,
     VectorSelector,
 )
-from promql.evaluation import Evaluation, check_deadline, hold, size_of
+from promql.evaluation import Evaluation, check_deadline, hold, keep, size_of, told
 from promql.matrix import I64, Matrix, Scalar, Steps, Value
 from promql.matrix_rows import concat_matrices, non_empty
 from promql.names import mark, settle
@@ -97,23 +97,26 @@ ELEMENTWISE = frozenset(
 """Functions that treat each series by itself, whose vector is their first argument."""
 
 
+MAX_KEPT_CELLS = 2_000_000
+"""A streamed node of more cells (18 MB) is streamed again for its next place: memory is worth more than the second read."""
+
+
 def evaluate(ev: Evaluation, expr: Expr, steps: Steps) -> Value:
     """The value of a node at the steps, whole. Fixed nodes are evaluated once, shared ones once for all their places."""
     check_deadline(ev)
     if ev.plan.fixed and len(steps) > 1 and expr in ev.plan.fixed:
         return _spread(evaluate(ev, expr, Steps.instant(steps.start_ms)), steps)
-    key = (expr, steps)
     shared = bool(ev.plan.shared) and expr in ev.plan.shared
-    if shared and key in ev.memo:
-        return ev.memo[key]
-    held, told = ev.held, len(ev.notes.warnings) + len(ev.notes.infos)
+    if shared and (expr, steps) in ev.memo:
+        return ev.memo[expr, steps]
+    held, before = ev.held, told(ev)
     value = _timed(ev, expr, steps)
     if isinstance(value, Matrix) and DELAYED_NAME_REMOVAL not in ev.options.features:
         value = settle(value)
     hold(ev, size_of(value))
     ev.held = held + size_of(value)  # what the parts held is free again
-    if shared and told == len(ev.notes.warnings) + len(ev.notes.infos):  # notes name the place: each place tells its own
-        ev.memo[key] = value
+    if shared and (expr, steps) not in ev.memo and told(ev) == before:
+        keep(ev, expr, steps, value)
     return value
 
 
@@ -221,10 +224,23 @@ def _absent_over_time(ev: Evaluation, call: Call, steps: Steps) -> Matrix:
 
 
 def stream(ev: Evaluation, expr: Expr, steps: Steps) -> Iterator[Matrix]:
-    """The value of a node that `_streams`, a batch of series at a time."""
+    """The value of a node that `_streams`, a batch of series at a time; a small shared one is kept for its other places."""
+    shared = bool(ev.plan.shared) and expr in ev.plan.shared
+    if shared and (expr, steps) in ev.memo:
+        yield _matrix(ev.memo[expr, steps])
+        return
+    parts, room, before = [Matrix.empty(steps)], MAX_KEPT_CELLS if shared else 0, told(ev)
     for matrix in _stream(ev, expr, steps):
         check_deadline(ev)
-        yield matrix if DELAYED_NAME_REMOVAL in ev.options.features else settle(matrix)
+        settled = matrix if DELAYED_NAME_REMOVAL in ev.options.features else settle(matrix)
+        room -= settled.values.size
+        if room >= 0:
+            parts.append(settled)
+        else:
+            parts.clear()
+        yield settled
+    if shared and parts and told(ev) == before:
+        keep(ev, expr, steps, concat_matrices(parts))
 
 
 def _stream(ev: Evaluation, expr: Expr, steps: Steps) -> Iterator[Matrix]:

@@ -11,7 +11,7 @@ import numpy as np
 from promql.annotations import Annotations
 from promql.answer import START_TIMESTAMPS, NodeStats, QueryOptions, QueryStats
 from promql.ast import Expr, VectorSelector
-from promql.histogram_window import with_reset_hints
+from promql.histogram_window import with_reset_hints, without_buckets
 from promql.matrix import Matrix, Scalar, Steps, Value
 from promql.plan import Plan
 from promql.resolution import RAW, Read
@@ -26,7 +26,10 @@ Work = Callable[[SeriesBatch, Annotations, Executor | None], Matrix]
 
 @dataclass(slots=True)
 class Evaluation:
-    """The state of one query. `held` counts the samples and cells of all values that are alive."""
+    """The state of one query.
+
+    `held` counts the samples and cells of all values under way, `kept` those of the memo: shared nodes' values by their steps.
+    """
 
     source: Source
     plan: Plan
@@ -38,6 +41,7 @@ class Evaluation:
     clock: Callable[[], float] | None = None
     stats: QueryStats = field(default_factory=QueryStats)
     held: int = 0
+    kept: int = 0
     memo: dict[tuple[Expr, Steps], Value] = field(default_factory=dict)
     node: NodeStats | None = None
 
@@ -51,12 +55,24 @@ def check_deadline(ev: Evaluation) -> None:
 def hold(ev: Evaluation, samples: int) -> None:
     """Count samples as held. LimitExceeded when they are too many."""
     ev.held += samples
-    ev.stats.peak_samples = max(ev.stats.peak_samples, ev.held)
-    if ev.held > ev.options.max_samples:
+    held = ev.held + ev.kept
+    ev.stats.peak_samples = max(ev.stats.peak_samples, held)
+    if held > ev.options.max_samples:
         raise LimitExceeded(
             "query processing would load too many samples into memory in query execution: "
-            f"{ev.held} samples, the limit is {ev.options.max_samples}"
+            f"{held} samples, the limit is {ev.options.max_samples}"
         )
+
+
+def told(ev: Evaluation) -> int:
+    """How many notes there are. What told none may be kept: notes name a place, and each place tells its own."""
+    return len(ev.notes.warnings) + len(ev.notes.infos)
+
+
+def keep(ev: Evaluation, expr: Expr, steps: Steps, value: Value) -> None:
+    """Remember the value of a shared node for its other places."""
+    ev.memo[expr, steps] = value
+    ev.kept += size_of(value)
 
 
 def size_of(value: Value) -> int:
@@ -90,7 +106,8 @@ def select(ev: Evaluation, selector: VectorSelector, *, start_ms: int, end_ms: i
             raise LimitExceeded(f"the query selects more than {ev.options.max_series} series, which is the limit")
         if len(batch):
             batch = batch if START_TIMESTAMPS in ev.options.features else replace(batch, start_ms=None)
-            yield with_reset_hints(batch, reset)
+            batch = with_reset_hints(batch, reset)
+            yield without_buckets(batch) if selector in ev.plan.bucketless else batch
 
 
 def begins_unknown(batch: SeriesBatch) -> bool:

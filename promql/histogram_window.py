@@ -14,7 +14,7 @@ from promql.histogram import Terms
 from promql.histogram_rate import EXTRAPOLATED, LAST_TWO, begun_anew, delta, extrapolated
 from promql.histogram_samples import MIXED, MIXED_SCHEMAS, HistogramWindows, WindowResult, follows_histogram, prefix
 from promql.matrix import F64, I64, Bool
-from tsdb.model.histogram import COUNTER_RESET, NOT_COUNTER_RESET, UNKNOWN_RESET
+from tsdb.model.histogram import COUNTER_RESET, NOT_COUNTER_RESET, UNKNOWN_RESET, Buckets
 from tsdb.model.series import SeriesBatch
 
 SUMS = ("sum_over_time", "avg_over_time")
@@ -54,6 +54,14 @@ def with_reset_hints(batch: SeriesBatch, reset: int = COUNTER_RESET) -> SeriesBa
     fell = histogram.resets(batch.histograms, at[after - 1], at[after])
     hint[at[after]] = np.where(fell, reset, NOT_COUNTER_RESET)
     return replace(batch, histograms=replace(batch.histograms, hint=hint))
+
+
+def without_buckets(batch: SeriesBatch) -> SeriesBatch:
+    """The batch with histograms of count, sum and reset hint alone, for queries that ask no more of them."""
+    if batch.histograms is None:
+        return batch
+    none = Buckets.empty(len(batch.histograms))
+    return replace(batch, histograms=replace(batch.histograms, positive=none, negative=none))
 
 
 def _evaluate(func: str, windows: HistogramWindows, out: WindowResult, at: tuple[I64, I64]) -> None:

@@ -49,6 +49,8 @@ AT_UNSAFE = frozenset(
 """Functions whose result changes with the evaluation time though their arguments do not."""
 
 SUMMARY_FUNCTIONS = ("histogram_count", "histogram_sum", "histogram_avg")
+ADDING_FUNCTIONS = ("rate", "increase", "delta", "irate", "idelta", "sum_over_time", "avg_over_time", "last_over_time")
+"""Functions that add, scale or pick histograms: count and sum of the result follow from counts, sums and reset hints alone."""
 BUCKET_FUNCTIONS = ("histogram_quantile", "histogram_fraction")
 
 MAX_DURATION_S = float(1 << 53)
@@ -60,12 +62,14 @@ class Plan:
     """`expr` resolved; `fixed`: its nodes that have one value at all steps; `shared`: nodes that stand in it more than once.
 
     `summaries`: selectors of whose histograms only count and sum are asked; Prometheus tells every reset among those.
+    `bucketless`: those of them whose buckets no node between can miss, and that stand nowhere else.
     """
 
     expr: Expr
     fixed: frozenset[Expr]
     shared: frozenset[Expr]
     summaries: frozenset[Expr]
+    bucketless: frozenset[Expr]
 
 
 def make_plan(expr: Expr, query: Steps) -> Plan:
@@ -77,7 +81,9 @@ def make_plan(expr: Expr, query: Steps) -> Plan:
     counts = Counter(node for node in nodes if isinstance(node, Aggregate | Call | Binary | VectorSelector))
     counts.subtract(node.selector for node in nodes if isinstance(node, MatrixSelector))
     shared = frozenset(node for node, count in counts.items() if count > 1)
-    return Plan(resolved, frozenset(fixed), shared, frozenset(_summaries(resolved, asked=False)))
+    uses = _bucket_uses(resolved, needed=True)
+    bucketless = {selector for selector, needed in uses if not needed} - {selector for selector, needed in uses if needed}
+    return Plan(resolved, frozenset(fixed), shared, frozenset(_summaries(resolved, asked=False)), frozenset(bucketless))
 
 
 def resolve(expr: Expr, query: Steps) -> Expr:
@@ -202,6 +208,24 @@ def _summaries(expr: Expr, *, asked: bool) -> set[Expr]:
         return set()
     asked = asked or (isinstance(expr, Call) and expr.func in SUMMARY_FUNCTIONS)
     return {selector for part in children(expr) for selector in _summaries(part, asked=asked)}
+
+
+def _bucket_uses(expr: Expr, *, needed: bool) -> set[tuple[Expr, bool]]:
+    """Each selector with whether the buckets of its histograms matter above it."""
+    match expr:
+        case VectorSelector():
+            return {(expr, needed or expr.anchored or expr.smoothed)}
+        case Call() if expr.func in SUMMARY_FUNCTIONS:
+            needed = False
+        case Call() if expr.func in ADDING_FUNCTIONS:
+            pass
+        case Aggregate() if expr.op in ("sum", "avg"):
+            pass
+        case MatrixSelector():
+            pass
+        case _:
+            needed = True
+    return {use for part in children(expr) for use in _bucket_uses(part, needed=needed)}
 
 
 def _collect_fixed(expr: Expr, fixed: set[Expr]) -> bool:

@@ -35,7 +35,7 @@ Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
 
 def format_expr(expr: Expr) -> str:
-    """The query on one line; parsing it again gives the same tree."""
+    """The query on one line, as Prometheus writes it; it means the same when it is parsed again."""
     match expr:
         case NumberLiteral():
             return _signed_duration(expr.value) if expr.duration else format_number(expr.value)
@@ -67,7 +67,7 @@ def pretty(expr: Expr, level: int = 0) -> str:
     if isinstance(expr, Unary):
         return f"{indent}{expr.op}{pretty(expr.expr, level).strip()}"
     if len(whole.encode()) <= MAX_LINE_CHARS:
-        return indent + whole
+        return whole if isinstance(expr, Subquery) else indent + whole  # Prometheus leaves subqueries unindented
     match expr:
         case Aggregate():
             param = "" if expr.param is None else f"{pretty(expr.param, level + 1)},\n"

@@ -21,7 +21,7 @@ def with_natives(
 
     Functions that know no histograms keep their floats and tell what they ignored.
     """
-    part = batch.take(rows)
+    part = batch if len(rows) == len(batch) else batch.take(rows)
     if func not in histogram_window.FUNCTIONS:
         _note_ignored(part, windows, span, notes)
         return floats

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import orjson
 
+from promql.ast import Expr
 from promql.engine import Answer
-from promql.parser import ParseError, parse
+from promql.errors import ParseError
+from promql.parser import parse
 from promql.printer import pretty, to_json
 from treering.asgi import Request, Response
-from treering.backends import truncate
 from treering.json_text import query_response
+from treering.listing import truncate
 from treering.node import Node, Query
 from treering.times import parse_duration_ms, parse_time_ms
 from tsdb.model.errors import BadData, TreeringError
@@ -66,7 +68,7 @@ class QueryApi:
         """GET/POST parse_query: the syntax tree as JSON."""
         return _success(to_json(self._parse(request)))
 
-    def _parse(self, request: Request) -> object:
+    def _parse(self, request: Request) -> Expr:
         text = request.param("query") or ""
         self.node.check_query_size(text)
         try:
@@ -92,7 +94,7 @@ class QueryApi:
         problem = ""
         try:
             answer = self.node.query(tenants, query, canceled=request.canceled.is_set)
-            return _respond(request, truncate(answer, limit_of(request)))
+            return _respond(request, truncate(answer, limit_of(request)), query)
         except ParseError as error:
             raise BadData(f'invalid parameter "query": {error}') from None
         except TreeringError as error:
@@ -113,12 +115,12 @@ class QueryApi:
         log.warning("slow query", extra={"fields": fields})
 
 
-def _respond(request: Request, answer: Answer) -> Response:
+def _respond(request: Request, answer: Answer, query: Query) -> Response:
     if ARROW in (request.header("accept") or ""):
         from treering.result import Result
 
         return Response(body=Result.of(answer).to_ipc(), content_type=ARROW)
-    return Response(body=query_response(answer))
+    return Response(body=query_response(answer, at_ms=query.start_ms, stats=query.stats))
 
 
 def limit_of(request: Request) -> int:

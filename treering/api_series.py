@@ -1,5 +1,6 @@
 """The metadata half of the HTTP API: which series, labels, metrics and exemplars there are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -9,8 +10,7 @@ from promql.parser import parse, parse_selector
 from promql.typecheck import walk
 from treering.api_query import limit_of
 from treering.asgi import Request, Response
-from treering.backends import TRUNCATED
-from treering.listing import names_of, union_of, values_of
+from treering.listing import TRUNCATED, names_of, union_of, values_of
 from treering.node import Node
 from treering.times import parse_time_ms
 from tsdb.model.errors import BadData
@@ -124,7 +124,7 @@ def _range(request: Request) -> tuple[int, int]:
     return start_ms, end_ms
 
 
-def _listing(rows: list[object], limit: int) -> Response:
+def _listing(rows: Sequence[object], limit: int) -> Response:
     body: dict[str, object] = {"status": "success", "data": rows[: limit or None]}
     if limit and len(rows) > limit:
         body["warnings"] = [TRUNCATED]

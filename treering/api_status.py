@@ -100,7 +100,7 @@ def _cardinality(series: SeriesTable, limit: int) -> dict[str, list[dict[str, ob
     }
 
 
-def _top(texts: np.ndarray, counts: np.ndarray, limit: int) -> list[tuple[str, int]]:  # type: ignore[type-arg]
+def _top(texts: np.ndarray, counts: np.ndarray, limit: int) -> list[tuple[str, int]]:
     order = np.argsort(-counts, kind="stable")[:limit]
     return [(texts[i], int(counts[i])) for i in order]
 

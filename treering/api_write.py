@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from remote.wire import WireLimits, decode_write, write_version
+from remote.wire import decode_write, write_version
+from remote.wire_limits import WireLimits
 from treering.asgi import Request, Response
 from treering.node import Node
 from tsdb.model.write import PushResult

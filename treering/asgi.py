@@ -251,18 +251,17 @@ async def _run(route: Route, request: Request, receive: Receive) -> Response:
     work = loop.run_in_executor(route.gate.executor, route.handler, request)
     if route.plain_errors:
         return await work  # a write is finished whether or not its sender waits
-    gone = asyncio.ensure_future(_disconnect(receive))
-    done, _ = await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-    if work not in done:
-        request.canceled.set()
-    response = await work
-    gone.cancel()
-    return response
+    gone = asyncio.ensure_future(_disconnect(receive, request))
+    try:
+        return await work
+    finally:
+        gone.cancel()
 
 
-async def _disconnect(receive: Receive) -> None:
+async def _disconnect(receive: Receive, request: Request) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    request.canceled.set()
 
 
 async def _send(send: Send, request: Request, response: Response) -> None:

@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import orjson
 
-from promql.engine import Answer
-from promql.matrix import Matrix
 from remote.client import encode_v1
-from treering.listing import Sets, names_of, select_all, union_of, values_of
+from treering.listing import Sets, names_of, select_all, truncate, union_of, values_of
 from treering.node import Node, Query
 from treering.result import Result
 from tsdb.model.errors import BadData, LimitExceeded, NotFound, QueryFailed, TreeringError, Unavailable
@@ -20,8 +18,6 @@ from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch
 from tsdb.model.write import PushResult, WriteBatch
-
-TRUNCATED = "results truncated due to limit"
 
 PUSH_SAMPLES = 50_000
 """Samples in one remote-write request of `Store.write`: a few megabytes."""
@@ -132,14 +128,6 @@ class HttpBackend:
             raise _error(error.code, error.read()) from None
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             raise Unavailable(f"{url}: {getattr(error, 'reason', error)}") from None
-
-
-def truncate(answer: Answer, limit: int) -> Answer:
-    """The first `limit` series of an answer (0 = all), with a warning if that cut any."""
-    if not limit or not isinstance(answer.value, Matrix) or len(answer.value) <= limit:
-        return answer
-    cut = answer.value.take(np.arange(limit))
-    return replace(answer, value=cut, warnings=(*answer.warnings, TRUNCATED))
 
 
 def _match_form(sets: Sets, start_ms: int, end_ms: int) -> dict[str, object]:

@@ -37,14 +37,14 @@ def fill_demo(config: Config, *, hours: int, hosts: int, say: Callable[[str], No
     say('Start `treering` and try:  sum by (instance) (rate(node_cpu_seconds_total{mode!="idle"}[5m]))')
 
 
-def _host(rng: np.random.Generator, name: str, times_s: np.ndarray) -> tuple[list[Labels], list[np.ndarray]]:  # type: ignore[type-arg]
+def _host(rng: np.random.Generator, name: str, times_s: np.ndarray) -> tuple[list[Labels], list[np.ndarray]]:
     """(label sets, one f64 column each) of one machine whose load follows the time of day."""
     identity = {"instance": f"{name}:9100", "job": "node"}
     day = 0.5 + 0.4 * np.sin(2 * np.pi * (times_s % DAY_S) / DAY_S - 1.5)
     load = np.clip(day + _walk(rng, len(times_s), 0.02), 0.02, 3.9)
     memory = 16 * 2**30
     used = np.round(memory * np.clip(0.3 + 0.1 * day + _walk(rng, len(times_s), 0.002), 0.05, 0.95) / 4096) * 4096
-    found: list[tuple[dict[str, str], np.ndarray]] = [  # type: ignore[type-arg]
+    found: list[tuple[dict[str, str], np.ndarray]] = [
         ({METRIC_NAME: "up"}, np.ones(len(times_s))),
         ({METRIC_NAME: "node_load1"}, np.round(load, 2)),
         ({METRIC_NAME: "node_memory_MemTotal_bytes"}, np.full(len(times_s), float(memory))),
@@ -68,7 +68,7 @@ def _host(rng: np.random.Generator, name: str, times_s: np.ndarray) -> tuple[lis
     return [Labels.of({**labels, **identity}) for labels, _ in found], [column.astype(float) for _, column in found]
 
 
-def _walk(rng: np.random.Generator, size: int, scale: float) -> np.ndarray:  # type: ignore[type-arg]
+def _walk(rng: np.random.Generator, size: int, scale: float) -> np.ndarray:
     """A random walk that is drawn back to zero."""
     steps = rng.normal(0, scale, size)
     return np.cumsum(steps) * np.exp(-np.arange(size) / max(1, size))

@@ -1,16 +1,29 @@
 """Whole listings over a `Source`: the series, names, values and samples behind the metadata API and the Python store."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from promql.answer import Answer
+from promql.matrix import Matrix
 from tsdb.merge import merge_batches
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch, SeriesTable, concat_tables
 from tsdb.model.source import Selection, Source
 
+TRUNCATED = "results truncated due to limit"
+
 Sets = Sequence[tuple[Matcher, ...]]
 """Matcher sets of which any may match; an empty set matches every series."""
+
+
+def truncate(answer: Answer, limit: int) -> Answer:
+    """The first `limit` series of an answer (0 = all), with a warning if that cut any."""
+    if not limit or not isinstance(answer.value, Matrix) or len(answer.value) <= limit:
+        return answer
+    cut = answer.value.take(np.arange(limit))
+    return replace(answer, value=cut, warnings=(*answer.warnings, TRUNCATED))
 
 
 def select_all(source: Source, matchers: tuple[Matcher, ...], *, start_ms: int, end_ms: int) -> SeriesBatch:

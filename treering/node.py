@@ -143,6 +143,10 @@ class Node:
         """What is in memory only."""
         return MergeSource([store.head for store in self._stores(tenants)])
 
+    def active_series(self) -> int:
+        """Series in memory, of all tenants and ingesters."""
+        return sum(store.head.active_series for ingester in self.ingesters for store in ingester.stores().values())
+
     def flush(self, tenant: str | None = None) -> None:
         """Everything in memory into blocks in the bucket, which queries see at once."""
         failed: dict[str, str] = {}
@@ -228,7 +232,7 @@ class Node:
     def _gauges(self) -> Iterator[Gauge]:
         stores = [store for ingester in self.ingesters for store in ingester.stores().values()]
         blocks = [self.store_gateway.blocks(tenant) for tenant in self.store_gateway.tenants()]
-        yield Gauge("treering_ingester_series", "Series in memory.", sum(store.head.active_series for store in stores))
+        yield Gauge("treering_ingester_series", "Series in memory.", self.active_series())
         yield Gauge("treering_ingester_tenants", "Tenants with data in memory.", len(stores))
         yield Gauge("treering_store_blocks", "Blocks in the bucket that queries see.", sum(len(b.metas) for b in blocks))
         yield Gauge("treering_store_blocks_damaged", "Blocks whose meta.json is unreadable.", sum(len(b.damaged) for b in blocks))

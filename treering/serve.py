@@ -120,7 +120,7 @@ def _compile_once(say: Callable[[str], None]) -> None:
 
 def _close(node: Node, say: Callable[[str], None]) -> None:
     say("Stopping: writing what is in memory into blocks ...")
-    series = sum(ingester.active_series for ingester in node.ingesters)
+    series = node.active_series()
     began = time.monotonic()
     node.close()
     say(f"Stopped: {series} series flushed in {time.monotonic() - began:.1f} s. All acknowledged samples are on disk.")

@@ -89,6 +89,7 @@ def start_logging(*, level: str, as_json: bool) -> None:
     """Send all log lines to stderr in one format."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter(as_json=as_json))
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.basicConfig(level={"warn": "WARNING"}.get(level, level.upper()), handlers=[handler], force=True)
 
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -33,7 +34,7 @@ def print_result(result: Result) -> None:
         notes.print(Text(note), style="yellow")
 
 
-def sparkline(values: "np.ndarray") -> str:  # type: ignore[type-arg]
+def sparkline(values: npt.NDArray[np.float64]) -> str:
     """Up to MAX_SPARK bars; gaps (NaN, Inf) are blanks."""
     if len(values) > MAX_SPARK:
         values = values[np.linspace(0, len(values) - 1, MAX_SPARK).astype(int)]

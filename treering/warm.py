@@ -5,7 +5,8 @@ import tempfile
 import numpy as np
 
 from remote.client import encode_v1, encode_v2
-from remote.wire import WireLimits, decode_write
+from remote.wire import decode_write
+from remote.wire_limits import WireLimits
 from treering.config import Config
 from treering.json_text import query_response
 from treering.node import Node, Query

@@ -106,7 +106,7 @@ class Block:
     def _index(self) -> Index:
         part = find_object(self.meta, "index")
         key = self.meta.key("index")
-        return Index(key, part.size_bytes, lambda start, size: self._get(key, start, size), self.cache)
+        return Index(key, part.size_bytes, part.crc32, lambda start, size: self._get(key, start, size), self.cache)
 
     def _read(self, directory: Directory, cells: list[_Cell]) -> list[bytes]:
         """The bytes of each cell's page, checked; neighbours in one request, requests in parallel."""

@@ -13,8 +13,9 @@ import numpy as np
 from tsdb.block_meta import META, BlockMeta, ObjectMeta, encode_meta
 from tsdb.bucket import Bucket
 from tsdb.index import IndexWriter, PageEntry
+from tsdb.merge import concat_batches
 from tsdb.model.errors import BadData
-from tsdb.model.series import F64, I64, Bool, SeriesBatch, concat_tables
+from tsdb.model.series import F64, I64, Bool, SeriesBatch
 from tsdb.page import LEVEL, Aggregates, encode_page
 
 SLAB_SAMPLES = 1024
@@ -25,8 +26,8 @@ MAX_SLABS = 64
 """A row of pages has at most 64 × PAGE_WORDS numbers, 64 MiB; longer series get longer slabs of fewer series."""
 MAX_PART_BYTES = 64 << 20
 """A pages object is put when it has this size: what a bucket holds in memory at once."""
-GATHER_SAMPLES = 1 << 19
-"""Small batches are joined up to so many samples first: pages do not cross batches."""
+GATHER_WORDS = 1 << 20
+"""Small batches are joined up to so many numbers first: pages do not cross batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,30 +137,24 @@ def part_name(number: int) -> str:
 
 
 def gather(batches: Iterable[SeriesBatch | WideBatch]) -> Iterator[SeriesBatch | WideBatch]:
-    """The same series with small neighbouring plain batches joined."""
+    """The same series with small neighbouring batches joined, but for downsampled ones."""
     waiting: list[SeriesBatch] = []
+    words = 0
     for item in batches:
-        plain = isinstance(item, SeriesBatch) and item.histograms is None and item.start_ms is None
-        if isinstance(item, SeriesBatch) and plain:
+        if isinstance(item, SeriesBatch) and len(item):
             waiting.append(item)
-            if sum(batch.samples for batch in waiting) < GATHER_SAMPLES:
-                continue
-        if waiting:
+            words += int(_words(item, None)[-1])
+        if waiting and (isinstance(item, WideBatch) or words >= GATHER_WORDS):
             yield _join(waiting)
-            waiting = []
-        if not plain:
+            waiting, words = [], 0
+        if isinstance(item, WideBatch):
             yield item
     if waiting:
         yield _join(waiting)
 
 
 def _join(batches: list[SeriesBatch]) -> SeriesBatch:
-    """Plain batches of different series, one after another."""
-    if len(batches) == 1:
-        return batches[0]
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate([np.diff(batch.offsets) for batch in batches]))]).astype(np.int64)
-    series = concat_tables([batch.series for batch in batches])
-    return SeriesBatch(series, offsets, np.concatenate([b.t_ms for b in batches]), np.concatenate([b.values for b in batches]))
+    return batches[0] if len(batches) == 1 else concat_batches(batches)
 
 
 def _with_samples(batch: SeriesBatch, aggregates: Aggregates | None) -> tuple[SeriesBatch, Aggregates | None]:

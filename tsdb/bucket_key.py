@@ -20,7 +20,7 @@ class ObjectInfo:
 def check_key(key: str) -> str:
     """The key itself. BadData unless it is parts with `/` between them that are safe as file names.
 
-    `~` is kept for the temporary files of a folder; a tenant id cannot hold it either.
+    `~` is kept for the temporary files of a folder.
     """
     size_bytes = len(key.encode("utf-8", "replace"))
     if size_bytes > MAX_KEY_BYTES:

@@ -1,4 +1,4 @@
-"""The head: the samples of one tenant that are not in blocks yet, in memory and in a write-ahead log.
+"""The head: the samples of one store that are not in blocks yet, in memory and in a write-ahead log.
 
 New samples go to an open log (`tsdb.open_samples`); a full log is sealed into a slab of compressed pages (`tsdb.slab`). `cut` sets
 all samples before a time apart, as a `Source` for the block writer; `drop` forgets them once their block is in the bucket.

@@ -30,14 +30,15 @@ class Replay:
         self._pending_count = 0
 
     def run(self, wal: Wal, marks: list[Mark]) -> None:
-        """Reads all segments, oldest first, and leaves the log ready for a new one."""
+        """Reads all segments, oldest first, and leaves the log ready for a new one, of a number that no mark speaks of."""
+        wal.next_number = max((mark.below for mark in marks), default=0)
         for number, path in numbers_and_paths(wal.directory):
             newest_ms, before_ms = MIN_MS, dropped_before_ms(marks, number)
             for record in read_segment(path, self.report):
                 newest_ms = max(newest_ms, self._apply(record, before_ms))
             self._flush()
             wal.newest_ms[number] = newest_ms
-            wal.next_number = number + 1
+            wal.next_number = max(wal.next_number, number + 1)
         self._memory.forget_series(())
 
     def _apply(self, record: Record, before_ms: int) -> int:

@@ -27,7 +27,7 @@ def merge_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:
         return SeriesBatch.empty(warnings)
     if len(filled) == 1:
         return filled[0] if filled[0].warnings == warnings else replace(filled[0], warnings=warnings)
-    joined = _concat(filled)
+    joined = concat_batches(filled)
     group, first = joined.series.group()
     table = joined.series.take(first)
     order = table.order()
@@ -50,6 +50,25 @@ class MergeSource:
     def series(self, selection: Selection) -> SeriesTable:
         """See `Source.series`."""
         return merge_tables([source.series(selection) for source in self.sources])
+
+
+def concat_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:
+    """All series of all batches one after another; equal ones stay apart, warnings are left out."""
+    sizes = np.concatenate([np.diff(batch.offsets) for batch in batches])
+    histograms, histogram_at = None, None
+    if any(batch.histograms is not None for batch in batches):
+        histograms = concat_histograms([batch.histograms or Histograms.empty() for batch in batches])
+        histogram_at = _histogram_places(batches)
+    start_ms = None
+    if any(batch.start_ms is not None for batch in batches):
+        start_ms = np.concatenate(
+            [np.zeros(batch.samples, np.int64) if batch.start_ms is None else batch.start_ms for batch in batches]
+        )
+    t_ms, values = np.concatenate([batch.t_ms for batch in batches]), np.concatenate([batch.values for batch in batches])
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return SeriesBatch(
+        concat_tables([batch.series for batch in batches]), offsets, t_ms, values, histograms, histogram_at, start_ms
+    )
 
 
 def merge_tables(tables: Sequence[SeriesTable]) -> SeriesTable:
@@ -139,25 +158,6 @@ def _rows(batch: SeriesBatch, a: int, b: int) -> SeriesBatch:
         values=batch.values[at], histogram_at=None if batch.histogram_at is None else batch.histogram_at[at],
         start_ms=None if batch.start_ms is None else batch.start_ms[at],
     )  # fmt: skip
-
-
-def _concat(batches: Sequence[SeriesBatch]) -> SeriesBatch:
-    """All series of all batches one after another, equal ones not merged."""
-    sizes = np.concatenate([np.diff(batch.offsets) for batch in batches])
-    histograms, histogram_at = None, None
-    if any(batch.histograms is not None for batch in batches):
-        histograms = concat_histograms([batch.histograms or Histograms.empty() for batch in batches])
-        histogram_at = _histogram_places(batches)
-    start_ms = None
-    if any(batch.start_ms is not None for batch in batches):
-        start_ms = np.concatenate(
-            [np.zeros(batch.samples, np.int64) if batch.start_ms is None else batch.start_ms for batch in batches]
-        )
-    t_ms, values = np.concatenate([batch.t_ms for batch in batches]), np.concatenate([batch.values for batch in batches])
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return SeriesBatch(
-        concat_tables([batch.series for batch in batches]), offsets, t_ms, values, histograms, histogram_at, start_ms
-    )
 
 
 def _histogram_places(batches: Sequence[SeriesBatch]) -> I64:

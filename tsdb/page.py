@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +55,7 @@ _HEAD = struct.Struct("<4sBBHIIIII")
 _WITH_START, _WITH_HISTOGRAMS = 1, 2
 
 Bytes = npt.NDArray[np.uint8]
+Number = TypeVar("Number", np.int64, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +140,9 @@ class Page:
 
 def encode_page(batch: SeriesBatch, aggregates: Aggregates | None = None, *, level: int = LEVEL) -> bytes:
     """The bytes of all samples of a batch, without its labels. About 10 ns a sample."""
-    offsets = np.ascontiguousarray(batch.offsets, np.int64)
+    offsets = _plain(batch.offsets, np.int64)
     lengths = np.diff(offsets)
-    t_ms = np.ascontiguousarray(batch.t_ms, np.int64)
+    t_ms = _plain(batch.t_ms, np.int64)
     ref, first_user = share_times(t_ms, offsets)
     ints = [t_ms[offsets[i] : offsets[i + 1]] for i in first_user.tolist()]
     int_lengths = [lengths[first_user]]
@@ -261,7 +263,7 @@ class _Coded:
 def _code(ints: Sequence[I64], int_lengths: I64, floats: Sequence[F64], float_lengths: I64) -> _Coded:
     """All columns coded, the integers first."""
     count = int(int_lengths.sum())
-    float_values = np.ascontiguousarray(floats[0] if len(floats) == 1 else np.concatenate(floats), np.float64)
+    float_values = _plain(floats[0] if len(floats) == 1 else np.concatenate(floats), np.float64)
     bits = float_values.view(np.int64)
     columns = np.empty(count + len(float_values), np.int64)
     np.concatenate([*ints, np.empty(0, np.int64)], out=columns[:count])
@@ -278,6 +280,11 @@ def _code(ints: Sequence[I64], int_lengths: I64, floats: Sequence[F64], float_le
     encode_columns(columns, offsets, planes, filled, descriptors)
     used = int(np.count_nonzero(filled))
     return _Coded(descriptors, [planes[k, : filled[k]] for k in range(used)], position, exact)
+
+
+def _plain(array: npt.NDArray[Number], dtype: type[Number]) -> npt.NDArray[Number]:
+    """The array itself, or a copy where it is read-only or has gaps, for which kernels would be compiled once more."""
+    return np.require(array, dtype, ["C", "W"])
 
 
 def _decode(page: Page, first: int, low: I64, high: I64, to: I64, out: I64) -> None:

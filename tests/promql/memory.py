@@ -47,7 +47,9 @@ def batch_of(script: str) -> SeriesBatch:
         np.array([sample.t_ms for sample in flat], np.int64),
         np.array([_value(sample) for sample in flat], np.float64),
         to_histograms(native) if native else None,
-        np.array([at[i] if isinstance(s.value, HistogramLiteral) else -1 for i, s in enumerate(flat)], np.int64) if native else None,
+        np.array([at[i] if isinstance(s.value, HistogramLiteral) else -1 for i, s in enumerate(flat)], np.int64)
+        if native
+        else None,
         starts if starts.any() else None,
     )
 
@@ -65,5 +67,3 @@ def texts(series: SeriesTable) -> list[str]:
 
 def _value(sample: Sample) -> float:
     return float("nan") if isinstance(sample.value, HistogramLiteral) else float(sample.value)
-
-

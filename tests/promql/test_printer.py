@@ -1,14 +1,17 @@
 """The printer: one-line text that parses back to the same tree, pretty text, and the JSON of /parse_query."""
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from promql.ast import Expr
 from promql.errors import ParseError
 from promql.parser import parse
 from promql.printer import format_expr, pretty, to_json
 from promql.typecheck import ALL_FEATURES
+from tests.promql.expressions import Vocabulary, instant_vectors
 from tests.promql.test_parser import TREES
 
 LINES = [
@@ -195,6 +198,20 @@ def test_every_query_of_our_scripts_survives_printing() -> None:
             continue
         text = format_expr(_parse(query))
         assert format_expr(_parse(text)) == text
+
+
+@given(instant_vectors(Vocabulary(modern=True, unstable=True)))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_random_queries_survive_printing(query: str) -> None:
+    text = format_expr(_parse(query))
+    assert _plain(format_expr(_parse(text))) == _plain(text)
+    assert _plain(format_expr(_parse(pretty(_parse(query))))) == _plain(text)
+    to_json(_parse(query))
+
+
+def _plain(text: str) -> str:
+    """Without plus signs of infinities: `+Inf ^ 2` is read as `+(Inf ^ 2)`, so Prometheus's text gains one each time."""
+    return re.sub(r"\++Inf", "Inf", text)
 
 
 def _parse(query: str) -> Expr:

@@ -51,7 +51,7 @@ def value(func: str, script: str, *params: float) -> float | None:
         ("ts_of_last_over_time", (), 50.0),
         ("quantile_over_time", (0.5,), 4.5),
         ("mad_over_time", (), 3.0),
-        ("stdvar_over_time", (), 36.75 - 0.5),
+        ("stdvar_over_time", (), 35.25),
         ("changes", (), 3.0),
         ("resets", (), 1.0),
         ("idelta", (), -15.0),

@@ -1,5 +1,6 @@
 """Merging: the same whatever the order and however often, equal to a model of one dictionary, and streamed like at once."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cmp_to_key
@@ -27,7 +28,6 @@ from tsdb.merge import MergeSource, compare_labels, merge_batches, merge_streams
 from tsdb.model.labels import Labels
 from tsdb.model.series import STALE_BITS, SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
-import itertools
 
 
 def total_order(bits: int) -> int:

@@ -9,7 +9,7 @@ ABSENT = -0.0
 """The one float that leaves every sum as it is, the sum -0.0 included."""
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def fold(op, group, values, present, count, total, rest, mean):
     """Fold rows values f64[n, k] where present bool[n, k] into their group i64[n]: count, total, rest f64[g, k] change.
 
@@ -78,7 +78,7 @@ def fold(op, group, values, present, count, total, rest, mean):
                 t[j] = new
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def top(sign, limits, group, room, values, present):
     """(chosen bool[k, n], heap i64[room[-1]], size i64[g] of the last step): the limits[j] largest of each group at step j.
 

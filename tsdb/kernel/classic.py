@@ -96,7 +96,7 @@ def _rank_below(v, n, bound, count):
     return count[n - 1]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def buckets(fraction, low, high, starts, upper, counts, present):
     """(values f64[g, k], present bool[g, k], repair f64[g, 6]) of g histograms: the low[j]-quantile at step j, or with
     `fraction` the share of observations in low[j]..high[j].

@@ -20,6 +20,7 @@ def merge_runs(t_ms, bits, start_ms, rank, run_at, run_end, groups, pick):
     for g in range(len(groups) - 1):
         before = used
         first, last = groups[g], groups[g + 1]
+        _drop_copies(t_ms, bits, start_ms, rank, run_at, run_end, first, last)
         while first < last:
             if run_at[first] >= run_end[first]:
                 first += 1
@@ -34,6 +35,24 @@ def merge_runs(t_ms, bits, start_ms, rank, run_at, run_end, groups, pick):
             first += 1
         kept[g] = used - before
     return kept
+
+
+@register_jitable
+def _drop_copies(t_ms, bits, start_ms, rank, run_at, run_end, first, last):
+    """Use up every run that equals the one after it: replicas mostly agree, and comparing costs a twentieth of merging."""
+    for r in range(first + 1, last):
+        a, b, size = run_at[r - 1], run_at[r], run_end[r] - run_at[r]
+        if run_end[r - 1] - a != size or t_ms[a] != t_ms[b]:
+            continue
+        different = np.int64(0)
+        for i in range(size):
+            different |= (t_ms[a + i] ^ t_ms[b + i]) | (bits[a + i] ^ bits[b + i])
+        for i in range(size if len(start_ms) else 0):
+            different |= start_ms[a + i] ^ start_ms[b + i]
+        for i in range(size if len(rank) else 0):
+            different |= rank[a + i] ^ rank[b + i]
+        if different == 0:
+            run_at[r - 1] = run_end[r - 1]
 
 
 @register_jitable

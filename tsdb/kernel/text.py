@@ -119,7 +119,7 @@ def _put_digits(out, used, digits, d):
     start = used
     while True:
         c = digits[d]
-        if c == _COMMA or c == _CLOSE:
+        if c in (_COMMA, _CLOSE):
             break
         if c == _E:
             return _put_exponent(out, start, used, digits, d + 1)

@@ -1,5 +1,7 @@
 """The column codec: every column comes back bit for bit, and the compiled kernels do what their Python text says."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,6 @@ from hypothesis import strategies as st
 
 from tests.tsdb.batches import NASTY
 from tsdb.kernel import codec
-import itertools
 
 RNG = np.random.default_rng(7)
 COLUMNS = {
