@@ -14,6 +14,7 @@ from promql.annotations import Annotations
 from promql.ast import Call, Span
 from promql.gotext import quote
 from promql.histogram_cells import fractions, quantiles
+from promql.histogram_stats import for_metric
 from promql.label_columns import set_label
 from promql.matrix import F64, I64, Bool, Matrix, Steps
 from promql.matrix_rows import concat_matrices, non_empty
@@ -151,5 +152,4 @@ def _rfc3339(steps: Steps, step: int) -> str:
 
 
 def _of_metric(series: SeriesTable, row: int) -> str:
-    name = series.labels(row).get(METRIC_NAME)
-    return f" for metric name {quote(name)}" if name else ""
+    return for_metric(series.labels(row).get(METRIC_NAME))

@@ -13,14 +13,14 @@ from promql.histogram import Terms
 from promql.histogram_rate import custom_samples, resets_inside, warn_kind, with_resets
 from promql.histogram_samples import MIXED, MIXED_SCHEMAS, HistogramWindows, WindowResult, prefix
 from promql.matrix import F64, I64, Bool
-from promql.windows import Windows, bounds
+from promql.windows import Windows, edge_rows
 from tsdb.model.histogram import GAUGE
 from tsdb.model.series import SeriesBatch
 
 
 def extended(func: str, batch: SeriesBatch, windows: Windows, *, notes: Annotations, span: Span) -> WindowResult:
     """rate, increase or delta of an anchored or smoothed selector over the windows of a batch without stale markers."""
-    first, last = _edges(batch, windows)
+    first, last = edge_rows(batch, windows)
     native = prefix(np.zeros(batch.samples, bool) if batch.histogram_at is None else batch.histogram_at >= 0)
     size = np.maximum(last + 1 - first, 0)
     natives = np.where(size > 0, native[first + size] - native[first], 0)
@@ -68,25 +68,6 @@ def smoothed_between(
     pure.note_reconciled(result.reconciled, "addition")
     out.put_histograms((found,), result.histograms)
     return out
-
-
-def _edges(batch: SeriesBatch, windows: Windows) -> tuple[I64, I64]:
-    """(first, last) row i64[n, k] that each window needs; last < first where there is nothing to tell."""
-    own = bounds(batch, windows)
-    first = bounds(batch, windows, windows.lookback_ms).lo
-    last = own.hi - 1
-    if batch.samples == 0:
-        return first, first - 1
-    end_ms, left_ms = windows.ends_ms[None, :], windows.ends_ms[None, :] - windows.range_ms
-    if windows.smoothed:
-        stop = batch.offsets[1:, None]
-        following = np.minimum(own.hi, batch.samples - 1)
-        near = (own.hi < stop) & (batch.t_ms[following] <= end_ms + windows.lookback_ms)
-        last = np.where(near & ((last < first) | (batch.t_ms[np.maximum(last, 0)] < end_ms)), own.hi, last)
-    ok = (last >= first) & (batch.t_ms[np.maximum(last, 0)] > left_ms)
-    if windows.smoothed:
-        ok &= batch.t_ms[np.minimum(first, batch.samples - 1)] <= end_ms
-    return np.where(ok, first, 0), np.where(ok, last, -1)
 
 
 def _rises(func: str, windows: HistogramWindows, of: Windows, out: WindowResult, at: tuple[I64, I64]) -> None:

@@ -110,6 +110,16 @@ class HistogramWindows:
             self.notes.info(f"mismatched custom buckets were reconciled during {doing}", self.span)
 
 
+def only_used(histograms: Histograms, cells: I64) -> tuple[Histograms, I64]:
+    """(the histograms that any of cells i64[...] names, -1 naming none; the cells that name them there)."""
+    used = np.zeros(len(histograms), bool)
+    used[cells[cells >= 0]] = True
+    if used.all():
+        return histograms, cells
+    numbers = np.append(np.cumsum(used) - 1, -1)  # the last is for -1
+    return histograms.take(np.flatnonzero(used)), numbers[cells]
+
+
 def prefix(flags: npt.NDArray[np.bool_]) -> I64:
     """i64[m+1]: how many flags are set before each position."""
     return np.concatenate([[0], np.cumsum(flags)]).astype(np.int64)

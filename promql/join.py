@@ -15,7 +15,7 @@ from promql.ast import Binary, Matching
 from promql.element import Cells, operate
 from promql.grouping import match_groups, matched_labels
 from promql.matrix import I64, Bool, Matrix
-from promql.matrix_rows import non_empty
+from promql.matrix_rows import first_steps, non_empty
 from promql.message_text import labels_text
 from promql.names import METADATA_LABELS, merge_equal, without_labels
 from promql.set_operators import group_presence
@@ -38,6 +38,12 @@ def join(node: Binary, lhs: Matrix, rhs: Matrix, notes: Annotations) -> Matrix:
     matching = node.matching or Matching()
     swapped = matching.card == "one-to-many"
     many, one = (rhs, lhs) if swapped else (lhs, rhs)
+    clash = _first_clash(matching, many, one)
+    if clash is not None:
+        step, message = clash
+        if step > 0:  # Prometheus goes step by step, so whatever fails at an earlier one is told first
+            join(node, first_steps(lhs, step), first_steps(rhs, step), Annotations(""))
+        raise QueryFailed(message)
     pairs = _match(matching, many, one)
     left, right = _side(many, pairs.many, matching.fill_left), _side(one, pairs.one, matching.fill_right)
     outcome = operate(node, *((right, left) if swapped else (left, right)), pairs.live, notes)
@@ -53,8 +59,6 @@ def join(node: Binary, lhs: Matrix, rhs: Matrix, notes: Annotations) -> Matrix:
 
 def _match(matching: Matching, many: Matrix, one: Matrix) -> _Pairs:
     many_group, one_group, groups = match_groups(matching, many.series, one.series)
-    fills = matching.fill_left is not None or matching.fill_right is not None
-    _check_one_side(matching, one, one_group, None if fills else np.asarray(many.present.any(axis=0)))
     left, right = _pair_rows(many_group, one_group, groups)
     parts = [(left, right, many.present[left] & one.present[right])]
     if matching.fill_right is not None:
@@ -134,25 +138,30 @@ def _with_columns(series: SeriesTable, more: SeriesTable) -> SeriesTable:
     return replace(series, names=tuple(names[i] for i in order), ids=ids)
 
 
-def _check_one_side(matching: Matching, one: Matrix, group: I64, live_steps: Bool | None) -> None:
-    """QueryFailed where two series of one group are present at a step of bool[k] `live_steps` (None: of all)."""
+def _first_clash(matching: Matching, many: Matrix, one: Matrix) -> tuple[int, str] | None:
+    """(the first step, the error) where two series on the one side have the same matching labels, None if never.
+
+    A step where the many side is empty is passed over, unless missing sides are filled.
+    """
+    group, _ = matched_labels(matching, one.series).group()
     if len(group) == 0 or np.bincount(group).max() < 2:
-        return
+        return None
+    fills = matching.fill_left is not None or matching.fill_right is not None
     repeated = np.flatnonzero(np.bincount(group)[group] > 1)
     order = repeated[np.argsort(group[repeated], kind="stable")]
-    present = one.present[order] if live_steps is None else one.present[order] & live_steps
+    present = one.present[order] if fills else one.present[order] & many.present.any(axis=0)
     starts = np.flatnonzero(np.concatenate([[True], group[order][1:] != group[order][:-1]]))
     clash = np.add.reduceat(present.astype(np.int64), starts) > 1
     if not clash.any():
-        return
+        return None
     step = int(np.flatnonzero(clash.any(axis=0))[0])
     at = [np.flatnonzero((group == group[order[starts[g]]]) & one.present[:, step])[:2] for g in np.flatnonzero(clash[:, step])]
     row, other = min(at, key=lambda rows: int(rows[1])).tolist()
     side = "left" if matching.card == "one-to-many" else "right"
     labels = matched_labels(matching, one.series.take(slice(row, row + 1))).labels(0)
-    raise QueryFailed(
-        f"found duplicate series for the match group {labels_text(labels)} on the {side} hand-side of the operation: "
-        f"[{', '.join(labels_text(found) for found in sorted([one.series.labels(row), one.series.labels(other)]))}]"
+    both = ", ".join(labels_text(found) for found in sorted([one.series.labels(row), one.series.labels(other)]))
+    return step, (
+        f"found duplicate series for the match group {labels_text(labels)} on the {side} hand-side of the operation: [{both}]"
         ";many-to-many matching not allowed: matching labels must be unique on one side"
     )
 

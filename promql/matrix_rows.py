@@ -16,6 +16,13 @@ def non_empty(matrix: Matrix) -> Matrix:
     return matrix if len(rows) == len(matrix) else matrix.take(rows)
 
 
+def first_steps(matrix: Matrix, size: int) -> Matrix:
+    """The series at their first `size` steps (at least one) only."""
+    steps = replace(matrix.steps, end_ms=matrix.steps.start_ms + (size - 1) * matrix.steps.step_ms)
+    cells = None if matrix.cells is None else matrix.cells[:, :size]
+    return replace(matrix, steps=steps, values=matrix.values[:, :size], present=matrix.present[:, :size], cells=cells)
+
+
 def concat_matrices(parts: Sequence[Matrix]) -> Matrix:
     """All series of all parts (at least one, of the same steps), one after another; equal series stay two."""
     parts = [part for part in parts if len(part)] or list(parts[:1])

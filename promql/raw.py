@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from promql.matrix import I64
-from promql.windows import Windows, bounds
-from tsdb.kernel import window_rise
-from tsdb.kernel.window import smoothed_samples
+from promql.matrix import F64, I64
+from promql.windows import Windows, edge_rows, keep_samples
+from tsdb.model.errors import QueryFailed
 from tsdb.model.histogram import concat_histograms
 from tsdb.model.series import SeriesBatch, concat_tables
 
@@ -48,39 +47,32 @@ def _shifted(batch: SeriesBatch, base: int) -> I64:
 
 
 def _extended(batch: SeriesBatch, windows: Windows) -> SeriesBatch:
-    """Float samples strictly inside the window, and the values at both of its edges."""
+    """The samples strictly inside the window, and the values at both of its edges."""
+    if batch.histogram_at is not None and np.any(batch.histogram_at >= 0):
+        raise QueryFailed("smoothed and anchored range selectors of native histograms need a function around them")
+    first, last = (rows[:, 0] for rows in edge_rows(batch, windows))
     end_ms = int(windows.ends_ms[0])
     start_ms = end_ms - windows.range_ms
-    shape = (len(batch), 1)
-    rise, present = np.empty(shape), np.empty(shape, bool)
-    window_rise.extended_windows(
-        windows.smoothed, False, 1.0, batch.offsets, batch.t_ms, batch.values,
-        windows.ends_ms, windows.range_ms, windows.lookback_ms, rise, present,
-    )  # fmt: skip
-    rows = np.flatnonzero(present[:, 0])
-    chosen = bounds(batch, windows, windows.lookback_ms)
-    left = _edge(batch, windows, start_ms, chosen.lo[:, 0])[rows]
-    inside = (batch.t_ms > start_ms) & (batch.t_ms < end_ms)
-    inner = np.add.reduceat(np.concatenate([inside, [False]]).astype(np.int64), batch.offsets[:-1])[rows] if batch.samples else rows
-    kept = batch.take(rows)
+    known = np.flatnonzero(last >= first)
+    kept, first, last = batch.take(known), first[known], last[known]
     inside = (kept.t_ms > start_ms) & (kept.t_ms < end_ms)
-    offsets = np.concatenate([[0], np.cumsum(inner + 2)]).astype(np.int64)
-    t_ms, values = np.empty(offsets[-1], np.int64), np.empty(offsets[-1])
+    inner = keep_samples(kept, inside)
+    offsets = inner.offsets + 2 * np.arange(len(known) + 1)
     edge = np.zeros(offsets[-1], bool)
     edge[offsets[:-1]] = edge[offsets[1:] - 1] = True
-    t_ms[~edge], values[~edge] = kept.t_ms[inside], kept.values[inside]
+    t_ms, values = np.empty(len(edge), np.int64), np.empty(len(edge))
+    t_ms[~edge], values[~edge] = inner.t_ms, inner.values
     t_ms[offsets[:-1]], t_ms[offsets[1:] - 1] = start_ms, end_ms
-    values[offsets[:-1]], values[offsets[1:] - 1] = left, left + rise[rows, 0]
+    before, after = (first, np.minimum(first + 1, last)), (np.maximum(last - 1, first), last)
+    values[offsets[:-1]] = _value_at(batch, before, start_ms, pick=first, smoothed=windows.smoothed)
+    values[offsets[1:] - 1] = _value_at(batch, after, end_ms, pick=last, smoothed=windows.smoothed)
     return SeriesBatch(kept.series, offsets, t_ms, values)
 
 
-def _edge(batch: SeriesBatch, windows: Windows, at_ms: int, first: I64) -> np.ndarray:
-    """f64[n] value at the start of the window: interpolated where smoothed and known on both sides, else the first sample's."""
-    shape = (len(batch), 1)
-    before, after = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    values, present = np.empty(shape), np.empty(shape, bool)
-    smoothed_samples(
-        batch.offsets, batch.t_ms, batch.values, np.array([at_ms]), windows.lookback_ms, before, after, values, present
-    )
-    plain = batch.values[np.minimum(first, max(batch.samples - 1, 0))]
-    return np.where(present[:, 0], values[:, 0], plain) if windows.smoothed else plain
+def _value_at(batch: SeriesBatch, rows: tuple[I64, I64], at_ms: int, *, pick: I64, smoothed: bool) -> F64:
+    """The values of the rows `pick`, or, smoothed, what lies at at_ms between the two rows of each series around it."""
+    a, b = rows
+    t_ms, v = batch.t_ms, batch.values
+    between = smoothed & (t_ms[a] < at_ms) & (at_ms < t_ms[b])
+    share = (at_ms - t_ms[a]) / np.where(between, t_ms[b] - t_ms[a], 1)
+    return np.where(between, v[a] + (v[b] - v[a]) * share, v[pick])

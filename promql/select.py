@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from promql.histogram_samples import only_used
 from promql.matrix import I64, Matrix, Steps
 from promql.matrix_rows import non_empty
 from tsdb.kernel import window as kernel
@@ -15,10 +16,9 @@ def latest(batch: SeriesBatch, ends_ms: I64, lookback_ms: int, steps: Steps) -> 
     rows, matrix = _latest(batch, ends_ms, lookback_ms, steps)
     if batch.histogram_at is None or batch.histograms is None:
         return non_empty(matrix)
-    cells = np.where(matrix.present, batch.histogram_at[rows], -1)
-    return non_empty(
-        Matrix(matrix.series, steps, np.where(cells >= 0, np.nan, matrix.values), matrix.present, batch.histograms, cells)
-    )
+    histograms, cells = only_used(batch.histograms, np.where(matrix.present, batch.histogram_at[rows], -1))
+    values = np.where(cells >= 0, np.nan, matrix.values)
+    return non_empty(Matrix(matrix.series, steps, values, matrix.present, histograms, cells))
 
 
 def latest_times(batch: SeriesBatch, ends_ms: I64, lookback_ms: int, steps: Steps) -> Matrix:

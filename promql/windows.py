@@ -64,6 +64,29 @@ def bounds(batch: SeriesBatch, windows: Windows, anchor_ms: int = 0) -> Bounds:
     return Bounds(lo, hi)
 
 
+def edge_rows(batch: SeriesBatch, windows: Windows) -> tuple[I64, I64]:
+    """(first, last) row i64[n, k] that each `anchored` or `smoothed` window needs; last < first where there is nothing to tell.
+
+    The first is the newest sample at or before the start, the last of a smoothed one the oldest at or after the end, if there
+    are such within the lookback.
+    """
+    own = bounds(batch, windows)
+    first = bounds(batch, windows, windows.lookback_ms).lo
+    last = own.hi - 1
+    if batch.samples == 0:
+        return first, first - 1
+    end_ms, left_ms = windows.ends_ms[None, :], windows.ends_ms[None, :] - windows.range_ms
+    if windows.smoothed:
+        stop = batch.offsets[1:, None]
+        following = np.minimum(own.hi, batch.samples - 1)
+        near = (own.hi < stop) & (batch.t_ms[following] <= end_ms + windows.lookback_ms)
+        last = np.where(near & ((last < first) | (batch.t_ms[np.maximum(last, 0)] < end_ms)), own.hi, last)
+    ok = (last >= first) & (batch.t_ms[np.maximum(last, 0)] > left_ms)
+    if windows.smoothed:
+        ok &= batch.t_ms[np.minimum(first, batch.samples - 1)] <= end_ms
+    return np.where(ok, first, 0), np.where(ok, last, -1)
+
+
 def without_stale(batch: SeriesBatch) -> SeriesBatch:
     """The same series without their stale markers; range selectors never see those."""
     stale = is_stale(batch.values)

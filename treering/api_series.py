@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import orjson
 
 from promql.ast import VectorSelector
+from promql.errors import ParseError
 from promql.parser import parse, parse_selector
 from promql.typecheck import walk
 from treering.api_query import limit_of
@@ -112,7 +113,10 @@ def _matcher_sets(request: Request) -> list[tuple[Matcher, ...]]:
     texts = request.params.get("match[]", [])
     if len(texts) > MAX_MATCHER_SETS:
         raise BadData(f'invalid parameter "match[]": {len(texts)} selectors, over the limit of {MAX_MATCHER_SETS}')
-    return [parse_selector(text) for text in texts]
+    try:
+        return [parse_selector(text) for text in texts]
+    except ParseError as error:
+        raise BadData(f'invalid parameter "match[]": {error}') from None
 
 
 def _range(request: Request) -> tuple[int, int]:

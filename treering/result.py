@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,7 @@ from treering import result_frames, result_html
 from treering.json_text import go_text, query_response
 from treering.result_json import parse_answer
 from tsdb.model.histogram import Histograms
-from tsdb.model.labels import METRIC_NAME, Labels
+from tsdb.model.labels import Labels
 from tsdb.model.series import SeriesBatch, SeriesTable
 
 if TYPE_CHECKING:

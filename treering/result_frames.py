@@ -10,7 +10,7 @@ import numpy.typing as npt
 import orjson
 
 from treering.json_text import histogram_texts
-from tsdb.model.series import I32, F64, SeriesBatch, Strings, strings
+from tsdb.model.series import F64, I32, SeriesBatch, Strings, strings
 
 if TYPE_CHECKING:
     import pandas
@@ -108,7 +108,7 @@ def _label_columns(columns: SeriesBatch) -> list[tuple[str, I32, Strings]]:
         used = np.unique(ids)
         used = used[used >= 0]
         codes = np.where(ids >= 0, np.searchsorted(used, ids), -1).astype(np.int32)
-        taken = name in OWN_COLUMNS or name.startswith("label_") and name[6:] in OWN_COLUMNS
+        taken = name in OWN_COLUMNS or (name.startswith("label_") and name[6:] in OWN_COLUMNS)
         out.append((f"label_{name}" if taken else name, codes, table.symbols[used]))
     return out
 

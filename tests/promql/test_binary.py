@@ -156,6 +156,15 @@ def test_a_duplicate_on_the_right_does_no_harm_where_the_left_is_empty() -> None
         run("l + on(x) r", matrix([('l{x="b"}', [1, 1])]), both)
 
 
+def test_of_two_errors_that_of_the_earlier_step_is_told() -> None:
+    left = matrix([('l{x="a", i="0"}', [1, 1]), ('l{x="a", i="1"}', [1, 1])])
+    right = matrix([('r{x="a", j="0"}', [1, 1]), ('r{x="a", j="1"}', [None, 1])])
+    with pytest.raises(QueryFailed, match="multiple matches for labels"):
+        run("l + on(x) r", left, right)
+    with pytest.raises(QueryFailed, match="found duplicate series"):
+        run("l + on(x) r", left, right.take(np.array([1, 1])))
+
+
 def test_series_that_become_one_must_not_meet() -> None:
     with pytest.raises(QueryFailed, match="vector cannot contain metrics with the same labelset"):
         run("l * 2", matrix([('a{x="1"}', [1]), ('b{x="1"}', [2])]), scalar(2))

@@ -131,7 +131,7 @@ def test_format_and_parse(url: str) -> None:
         ("query_range", {"query": "x", "start": 0, "end": 1, "step": 0}, 400, "bad_data", "zero or negative query resolution"),
         ("query_range", {"query": "x", "start": 0, "end": 1}, 400, "bad_data", 'invalid parameter "step"'),
         ("series", {}, 400, "bad_data", "no match[] parameter provided"),
-        ("series", {"match[]": "{}"}, 400, "bad_data", "match[]"),
+        ("series", {"match[]": "{}"}, 400, "bad_data", "must contain at least one non-empty matcher"),
         ("labels", {"limit": "-1"}, 400, "bad_data", 'invalid parameter "limit"'),
     ],
 )

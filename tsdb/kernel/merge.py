@@ -13,18 +13,15 @@ def merge_runs(t_ms, bits, start_ms, rank, run_at, run_end, groups, pick):
 
     Run r is the samples run_at[r]:run_end[r] of t_ms and bits i64[m] (the bits of floats), strictly rising in time; those of output
     series i are groups[i]:groups[i+1], ordered by their first time. start_ms i64[m] or i64[0]: of equal samples the larger start
-    is kept; rank i64[m] or i64[0]: the place of a histogram in the order of histograms, -1 of a float. run_at is used up.
+    is kept; rank i64[m] or i64[0]: the place of a histogram in the order of histograms, -1 of a float. run_at and run_end are used up.
     """
     kept = np.empty(len(groups) - 1, np.int64)
     used = 0
     for g in range(len(groups) - 1):
         before = used
         first, last = groups[g], groups[g + 1]
-        _drop_copies(t_ms, bits, start_ms, rank, run_at, run_end, first, last)
+        last = _drop_copies(t_ms, bits, start_ms, rank, run_at, run_end, first, last)
         while first < last:
-            if run_at[first] >= run_end[first]:
-                first += 1
-                continue
             until = run_end[first]
             if first + 1 < last and t_ms[run_at[first + 1]] <= t_ms[until - 1]:
                 used = _merge_overlapping(t_ms, bits, start_ms, rank, run_at, run_end, first, last, pick, used)
@@ -39,20 +36,22 @@ def merge_runs(t_ms, bits, start_ms, rank, run_at, run_end, groups, pick):
 
 @register_jitable
 def _drop_copies(t_ms, bits, start_ms, rank, run_at, run_end, first, last):
-    """Use up every run that equals the one after it: replicas mostly agree, and comparing costs a twentieth of merging."""
+    """Leave out every run that equals the one before it; the new `last`. Replicas mostly agree, and comparing is five times as fast."""
+    kept = first
     for r in range(first + 1, last):
-        a, b, size = run_at[r - 1], run_at[r], run_end[r] - run_at[r]
-        if run_end[r - 1] - a != size or t_ms[a] != t_ms[b]:
-            continue
-        different = np.int64(0)
-        for i in range(size):
-            different |= (t_ms[a + i] ^ t_ms[b + i]) | (bits[a + i] ^ bits[b + i])
-        for i in range(size if len(start_ms) else 0):
-            different |= start_ms[a + i] ^ start_ms[b + i]
-        for i in range(size if len(rank) else 0):
-            different |= rank[a + i] ^ rank[b + i]
+        a, b, size = run_at[kept], run_at[r], run_end[r] - run_at[r]
+        different = np.int64(0 if run_end[kept] - a == size and t_ms[a] == t_ms[b] else 1)
         if different == 0:
-            run_at[r - 1] = run_end[r - 1]
+            for i in range(size):
+                different |= (t_ms[a + i] ^ t_ms[b + i]) | (bits[a + i] ^ bits[b + i])
+            for i in range(size if len(start_ms) else 0):
+                different |= start_ms[a + i] ^ start_ms[b + i]
+            for i in range(size if len(rank) else 0):
+                different |= rank[a + i] ^ rank[b + i]
+        if different != 0:
+            kept += 1
+            run_at[kept], run_end[kept] = b, run_end[r]
+    return min(kept + 1, last)
 
 
 @register_jitable
