@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from promql.annotations import Annotations
 from promql.answer import START_TIMESTAMPS, NodeStats, QueryOptions, QueryStats
@@ -19,6 +21,8 @@ from tsdb.model.errors import LimitExceeded
 from tsdb.model.histogram import COUNTER_RESET, UNKNOWN_RESET
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import Selection, Source
+
+Number = TypeVar("Number", bound=np.generic)
 
 Work = Callable[[SeriesBatch, Annotations, Executor | None], Matrix]
 """What is done to one batch; with an executor it may share its own work among threads."""
@@ -105,9 +109,24 @@ def select(ev: Evaluation, selector: VectorSelector, *, start_ms: int, end_ms: i
         if ev.stats.series > ev.options.max_series:
             raise LimitExceeded(f"the query selects more than {ev.options.max_series} series, which is the limit")
         if len(batch):
-            batch = batch if START_TIMESTAMPS in ev.options.features else replace(batch, start_ms=None)
-            batch = with_reset_hints(batch, reset)
+            batch = with_reset_hints(_prepared(ev, batch), reset)
             yield without_buckets(batch) if selector in ev.plan.bucketless else batch
+
+
+def _prepared(ev: Evaluation, batch: SeriesBatch) -> SeriesBatch:
+    """The batch with plain columns, for a kernel is compiled anew for strided or read-only ones; start timestamps if wanted."""
+    started = START_TIMESTAMPS in ev.options.features
+    return replace(
+        batch,
+        offsets=_plain(batch.offsets),
+        t_ms=_plain(batch.t_ms),
+        values=_plain(batch.values),
+        start_ms=_plain(batch.start_ms) if started and batch.start_ms is not None else None,
+    )
+
+
+def _plain(column: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    return column if column.flags.c_contiguous and column.flags.writeable else column.copy()
 
 
 def begins_unknown(batch: SeriesBatch) -> bool:

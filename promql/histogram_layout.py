@@ -48,7 +48,8 @@ def on_common_threshold(
     while cut:
         cut = False
         for side, (lower, upper) in zip(sides, bounds, strict=True):
-            at = np.repeat(np.where(live & odd[job], job, -1), np.diff(side.offsets))
+            smaller = live & odd[job] & (histograms.zero_threshold < threshold[job])  # who has this threshold may overlap it
+            at = np.repeat(np.where(smaller, job, -1), np.diff(side.offsets))
             inside = (at >= 0) & (side.counts != 0) & (lower < threshold[at]) & (threshold[at] < upper)
             np.maximum.at(threshold, at[inside], upper[inside])
             cut = cut or bool(inside.any())

@@ -38,8 +38,8 @@ def as_samples(matrix: Matrix) -> SeriesBatch:
 
 
 def _present(cells: npt.NDArray[Number], present: Bool) -> npt.NDArray[Number]:
-    """The present ones of cells [n, k], row after row."""
-    return cells.ravel() if present.all() else cells[present]
+    """The present ones of cells [n, k], row after row, in an array of its own."""
+    return cells.flatten() if present.all() else cells[present]
 
 
 def _without_hints(histograms: Histograms) -> Histograms:

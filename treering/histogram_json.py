@@ -65,19 +65,20 @@ def _side(buckets: list[tuple[int, float]]) -> Buckets:
 
 
 def _schema(buckets: Sequence[Bucket]) -> int | None:
-    """The coarsest schema that has all these buckets' outer bounds one bucket wide; None if there is none."""
+    """The schema whose buckets these are, or None. The widest tells it: one that meets the zero bucket may be cut short."""
     outer = [max(abs(low), abs(high)) for _, low, high, _ in buckets]
     inner = [min(abs(low), abs(high)) for _, low, high, _ in buckets]
-    if not all(math.isfinite(bound) and bound > 0 for bound in outer) or any(low < 0 < high for _, low, high, _ in buckets):
+    if any(not math.isfinite(bound) for bound in outer) or any(bound <= 0 for bound in inner):
         return None
-    for schema in range(MIN_SCHEMA, MAX_SCHEMA + 1):
-        places = [math.log2(bound) * 2.0**schema for bound in outer]
-        width = 2.0 ** -(2.0**-schema)
-        whole = all(abs(place - round(place)) < _CLOSE * max(abs(place), 1) for place in places)
-        # next to the zero bucket the inner bound may be its threshold, further out
-        if whole and all(low >= high * width * (1 - _CLOSE) for low, high in zip(inner, outer, strict=True)):
-            return schema
-    return None
+    if any(low < 0 < high for _, low, high, _ in buckets):
+        return None
+    if not buckets:
+        return 0
+    width = max(math.log2(high / low) for low, high in zip(inner, outer, strict=True))
+    schema = round(-math.log2(width)) if width > 0 else MAX_SCHEMA + 1
+    places = [math.log2(bound) * 2.0**schema for bound in outer]
+    fits = abs(width * 2.0**schema - 1) < _CLOSE and all(abs(p - round(p)) < _CLOSE * max(abs(p), 1) for p in places)
+    return schema if fits and MIN_SCHEMA <= schema <= MAX_SCHEMA else None
 
 
 def _place(bound: float, schema: int) -> int:

@@ -81,18 +81,18 @@ def to_pandas(columns: SeriesBatch) -> "pandas.DataFrame":
         frame[name] = pd.Categorical.from_codes(codes[row], categories=texts.tolist())
     if columns.histograms is not None and columns.histogram_at is not None:
         frame["histogram"] = _histogram_column(columns)
-    return pd.DataFrame(frame)  # type: ignore[no-any-return]
+    return pd.DataFrame(frame)
 
 
 def wide(columns: SeriesBatch, names: Sequence[str]) -> "pandas.DataFrame":
     """A row a time, a column a series."""
     pd = load("pandas", "pandas")
     times, values = grid(columns)
-    return pd.DataFrame(values.T, index=_utc(pd, times).rename("time"), columns=list(names))  # type: ignore[no-any-return]
+    return pd.DataFrame(values.T, index=_utc(pd, times).rename("time"), columns=list(names))
 
 
 def _utc(pd: ModuleType, times: Times) -> "pandas.DatetimeIndex":
-    return pd.DatetimeIndex(times).tz_localize("UTC")  # type: ignore[no-any-return]
+    return pd.DatetimeIndex(times).tz_localize("UTC")
 
 
 def _row_of(columns: SeriesBatch) -> npt.NDArray[np.int64]:

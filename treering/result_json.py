@@ -52,7 +52,7 @@ def _columns(rows: Sequence[Mapping[str, object]]) -> SeriesBatch:
     times: list[float] = []
     texts: list[str] = []
     natives: list[Mapping[str, object]] = []
-    counts, floats_of = [], []
+    counts: list[int] = []
     for row in rows:
         for points, kept in ((_points(row, "value"), texts), (_points(row, "histogram"), natives)):
             if points:

@@ -331,7 +331,7 @@ class Head:
         limit, metric_limit = self.options.max_series, self.options.max_series_per_metric
         free = limit - len(self._memory.index) if limit else len(which)
         more: Counter[str] = Counter()
-        keep = []
+        keep: list[int] = []
         for i, metric in enumerate(metrics):
             if len(keep) >= free:
                 result.message = result.message or f"series limit of {limit} series reached, series of {metric!r} refused"

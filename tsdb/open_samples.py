@@ -58,7 +58,11 @@ class OpenSamples:
 
     def grow(self, capacity: int) -> None:
         """Makes room for more samples; snapshots keep the old columns and the chains that end in them."""
-        columns = LogColumns(*(_longer(column, capacity, self.count) for column in self.columns))
+        old, count = self.columns, self.count
+        columns = LogColumns(
+            _longer(old.ref, capacity, count), _longer(old.prev, capacity, count),
+            _longer(old.t_ms, capacity, count), _longer(old.bits, capacity, count),
+        )  # fmt: skip
         if self.histogram_at is not None:
             self.histogram_at = _longer(self.histogram_at, capacity, self.count, -1)
         if self.start_ms is not None:

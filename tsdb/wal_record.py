@@ -196,8 +196,10 @@ def _decode_histograms(reader: "_Reader") -> HistogramsRecord:
     bounds = reader.floats(int(bounds_offsets[-1]))
     schema = np.frombuffer(reader.take(count), np.int8)
     hint, integer = np.frombuffer(reader.take(count), np.uint8), np.frombuffer(reader.take(count), bool)
-    scalars = [reader.floats(count) for _ in range(4)]
-    histograms = Histograms(schema, hint, integer, *scalars, positive, negative, bounds_offsets, bounds)
+    total, sum_, zero_threshold, zero_count = (reader.floats(count) for _ in range(4))
+    histograms = Histograms(
+        schema, hint, integer, total, sum_, zero_threshold, zero_count, positive, negative, bounds_offsets, bounds
+    )  # fmt: skip
     assert len(fields(histograms)) == 11, "a new column of Histograms must be logged too"
     return HistogramsRecord(ids, t_ms, start_ms, histograms)
 
@@ -261,7 +263,7 @@ class _Reader:
         if width == 0:
             return np.full(count, low, np.int64)
         above: npt.NDArray[np.integer] = np.frombuffer(self.take(count * width), f"<{'i' if width == 8 else 'u'}{width}")
-        return above.astype(np.int64) + low
+        return np.asarray(above.astype(np.int64) + low)
 
     def floats(self, count: int) -> F64:
         return np.frombuffer(self.take(8 * count), np.float64)

@@ -137,7 +137,7 @@ def _is_header(data: bytes) -> bool:
     if len(data) < HEADER.size:
         return False
     magic, version, _ = HEADER.unpack(data)
-    return magic == MAGIC and version == VERSION
+    return bool(magic == MAGIC and version == VERSION)
 
 
 def _read_record(file: BinaryIO, at: int, size_bytes: int) -> tuple[Record | None, int] | None:

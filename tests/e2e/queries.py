@@ -63,7 +63,7 @@ BINARY = [
     "up unless on (instance) node_load1",
     "node_load1 ^ 2 % 3",
     "-node_load1",
-    "node_load1 atan2 node_load5",
+    "sum by (instance) (node_load1) atan2 sum by (instance) (node_load5)",
     "2 * 3 + 4 ^ 0.5",
     "node_load1 == 1 or vector(7)",
 ]

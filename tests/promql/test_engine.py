@@ -1,6 +1,7 @@
 """The engine as a whole: kinds of answers, what is read, limits, and that batches, threads and sharing change no result."""
 
 import itertools
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,8 +14,10 @@ from promql.engine import Answer, QueryOptions, query_instant, query_range
 from promql.matrix import Matrix, Scalar, Steps
 from promql.typecheck import ALL_FEATURES
 from tests.promql.memory import MemorySource, batch_of, source_of, texts
+from tsdb.kernel import window, window_reduce, window_rise
 from tsdb.model.errors import BadData, LimitExceeded, QueryFailed, QueryTimeout
 from tsdb.model.series import SeriesBatch
+from tsdb.model.source import Selection
 
 OPTIONS = QueryOptions(features=ALL_FEATURES | {DELAYED_NAME_REMOVAL})
 STEPS = Steps(0, 120_000, 30_000)
@@ -258,3 +261,25 @@ def test_counts_of_downsampled_data_are_added_up() -> None:
     options = QueryOptions(features=OPTIONS.features, resolution_ms=600_000)
     answer = query_instant(source_of("load 10s\n  x 1 2 3 4"), "count_over_time(x[1h])", 60_000, options)
     assert cells(answer) == {"{}": [10.0]}  # this source answers with its values when asked for counts
+
+
+class WholeSource(MemorySource):
+    """Gives its batches as they are, whatever is asked: samples outside the range do no harm."""
+
+    def select(self, selection: Selection) -> Iterator[SeriesBatch]:
+        return iter(self.batches)
+
+
+def test_each_kernel_is_compiled_for_one_kind_of_array() -> None:
+    batch = batch_of(SCRIPT)
+    frozen = [np.frombuffer(column.tobytes(), column.dtype) for column in (batch.offsets, batch.t_ms, batch.values)]
+    strided = [np.repeat(column, 2)[::2] for column in (batch.offsets, batch.t_ms, batch.values)]
+    kernels = (window.latest_samples, window_rise.counter_windows, window_reduce.reduce_windows)
+    counts = []
+    for columns in ((batch.offsets, batch.t_ms, batch.values), frozen, strided):
+        source = WholeSource([SeriesBatch(batch.series, *columns)])
+        for query in ("x_total", "rate(x_total[1m])", "max_over_time(x_total[1m])", "max_over_time((x_total)[30s:30s])"):
+            query_range(source, query, STEPS, OPTIONS)
+            query_instant(source, query, 60_000, OPTIONS)
+        counts.append([len(kernel.signatures) for kernel in kernels])
+    assert counts[0] == counts[1] == counts[2]

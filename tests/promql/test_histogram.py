@@ -161,6 +161,7 @@ RESETS = [
     ("count:3 z_bucket_w:0.25 z_bucket:1 offset:0 buckets:[2]", "count:3 z_bucket_w:1 z_bucket:3", False),  # swallows a bucket
     ("count:3 z_bucket_w:0.25 z_bucket:1 offset:0 buckets:[2]", "count:3 z_bucket_w:1 z_bucket:2", True),
     ("count:3 z_bucket_w:0.25 z_bucket:1 offset:0 buckets:[2]", "count:3 z_bucket_w:0.75 z_bucket:3", True),  # cuts one
+    ("count:3 z_bucket_w:0.25 z_bucket:1 offset:1 buckets:[2]", "count:4 z_bucket_w:0.75 z_bucket:1 buckets:[1 2]", False),
     ("count:1 buckets:[1]", "schema:-53 count:1 custom_values:[5] buckets:[1]", True),
     ("schema:-53 count:1 custom_values:[5] buckets:[1]", "count:1 buckets:[1]", True),
     ("schema:-53 count:3 custom_values:[5 9] buckets:[1 2]", "schema:-53 count:3 custom_values:[9] buckets:[3]", False),

@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promql.annotations import Annotations
+from promql.engine import QueryOptions, query_range
 from promql.histogram_samples import WindowResult
 from promql.histogram_window import FUNCTIONS, over_time, with_reset_hints
-from promql.matrix import Steps
+from promql.matrix import Matrix, Steps
 from promql.window_floats import float_windows
 from promql.windows import Windows, bounds
 from tests.promql.histogram_literal import HistogramLiteral, from_histograms, parse_histogram, to_histograms
+from tests.promql.memory import MemorySource
 from tsdb.model.histogram import COUNTER_RESET, NOT_COUNTER_RESET, UNKNOWN_RESET
 from tsdb.model.labels import Labels
 from tsdb.model.series import SeriesBatch, SeriesTable
@@ -143,3 +145,17 @@ def test_no_samples_at_all(func: str) -> None:
     result, notes = evaluate(func, batch_of(1.0, 2.0, 3.0))
     assert not result.handled.any()
     assert not notes.warnings
+
+
+def test_count_and_sum_need_no_buckets() -> None:
+    counts = [1, 4, 9, 2, 7, 7, 8, 1, 3]
+    source, steps = MemorySource([batch_of(*(counter(float(count)) for count in counts))]), Steps(60_000, 120_000, STEP_MS)
+    for func in ("histogram_count", "histogram_sum", "histogram_avg"):
+        for inner in ("rate(h[1m])", "sum(increase(h[1m]))", "avg_over_time(h[1m])", "h"):
+            alone = query_range(source, f"{func}({inner})", steps, QueryOptions())
+            beside = query_range(
+                source, f"{func}({inner}) + 0 * histogram_quantile(0.5, last_over_time(h[1m]) * 2)", steps, QueryOptions()
+            )
+            assert isinstance(alone.value, Matrix)
+            assert isinstance(beside.value, Matrix)
+            np.testing.assert_allclose(alone.value.values, beside.value.values)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -88,7 +88,9 @@ def test_other_records_round_trip() -> None:
     sizes = np.array([0, 200, 1000], np.int64)
     again = decode_record(*encode_record(SeriesRecord(np.array([7, 3, 1 << 40]), sizes, data)))
     assert isinstance(again, SeriesRecord)
-    assert again.ids.tolist() == [7, 3, 1 << 40] and again.sizes.tolist() == sizes.tolist() and again.data.tobytes() == data.tobytes()
+    assert (
+        again.ids.tolist() == [7, 3, 1 << 40] and again.sizes.tolist() == sizes.tolist() and again.data.tobytes() == data.tobytes()
+    )
     metadata = MetadataRecord((Metadata("up", "gauge", "Tells.", "s"), Metadata("é", "counter", "", "")))
     assert decode_record(*encode_record(metadata)) == metadata
     exemplars = ExemplarsRecord((b"\x0a\x00", b""), (Exemplar(1, Labels.of({"a": "b"}), -0.5, 1 << 50),))
@@ -118,10 +120,8 @@ def test_records_are_bounded() -> None:
 @settings(max_examples=300)
 @given(kind=st.integers(0, 7), payload=st.binary(max_size=200))
 def test_bytes_that_are_no_record_are_corrupt_and_nothing_worse(kind: int, payload: bytes) -> None:
-    try:
+    with suppress(Corrupt):
         decode_record(kind, payload)
-    except Corrupt:
-        pass
 
 
 def test_a_log_cut_at_every_byte_of_its_last_three_records_keeps_all_before(tmp_path: Path) -> None:
@@ -153,7 +153,12 @@ def test_every_flipped_bit_of_a_record_loses_that_record_alone(tmp_path: Path) -
         times, report = times_of(directory)
         assert times == [0, 1, 3], f"bit {bit}"
         (damage,) = report.damage
-        assert (damage.path.name, damage.offset, damage.skipped_bytes, damage.torn) == (path.name, ends[1], ends[2] - ends[1], False)
+        assert (damage.path.name, damage.offset, damage.skipped_bytes, damage.torn) == (
+            path.name,
+            ends[1],
+            ends[2] - ends[1],
+            False,
+        )
         assert (directory / path.name).with_suffix(".bad").read_bytes() == damaged
         shutil.rmtree(directory)
 
@@ -234,9 +239,8 @@ def test_a_write_that_fails_is_unavailable_leaves_nothing_and_passes_when_there_
                 head.append(two, now_ms=NOW)
     assert head.append(two, now_ms=NOW).samples == 3
     assert head.append(histogram_write(ROWS[0], [(3, 2.0)]), now_ms=NOW).histograms == 1
-    with file_limit(100):
-        with pytest.raises(Unavailable):
-            head.append(histogram_write(ROWS[0], [(4, 2.0)]), now_ms=NOW)
+    with file_limit(100), pytest.raises(Unavailable):
+        head.append(histogram_write(ROWS[0], [(4, 2.0)]), now_ms=NOW)
     assert head.append(histogram_write(ROWS[0], [(4, 2.0), (5, 3.0)]), now_ms=NOW).histograms == 2
     head.close()
     again = opened(tmp_path)

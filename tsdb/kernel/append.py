@@ -58,26 +58,21 @@ def _find(table, data, start, size, key):
         slot = (slot + np.uint64(1)) & mask
 
 
-@register_jitable
-def _is_series(table, ref, data, start, size, key):
-    if ref >= len(table.hashes) or table.hashes[ref] != key or table.sizes[ref] != size:
-        return False
-    return same_bytes(table.arena, table.starts[ref], data, start, size)
-
-
 @njit(nogil=True, cache=True)
 def find_series(table, data, start, end, hashes, out):
     """Fills out i32[n] with the refs of label bytes data[start[i]:end[i]] of hashes[i], -1 = unknown; returns how many are."""
+    known, sizes, starts, arena = table.hashes, table.sizes, table.starts, table.arena
     unknown = 0
-    guess = 0  # a sender repeats its order, so the next series is mostly the next ref: its key is near, its slot is far
+    ref = -1
     for i in range(len(hashes)):
         size = end[i] - start[i]
-        if _is_series(table, guess, data, start[i], size, hashes[i]):
-            ref = guess
-        else:
+        ref += 1  # a sender repeats its order, so the next series is mostly the next ref: near in memory, unlike its slot
+        if (
+            ref >= len(known) or known[ref] != hashes[i] or sizes[ref] != size
+            or not same_bytes(arena, starts[ref], data, start[i], size)
+        ):  # fmt: skip
             ref, _ = _find(table, data, start[i], size, hashes[i])
         out[i] = ref
-        guess = ref + 1
         unknown += ref < 0
     return unknown
 

@@ -177,23 +177,17 @@ def encode_columns(x, offsets, planes, at, descriptors):
     longest = 0
     for c in range(len(offsets) - 1):
         longest = max(longest, offsets[c + 1] - offsets[c])
-    z = np.empty(longest, np.int64)
-    mantissas = np.empty(PROBE, np.float64)
+    z, probe = np.empty(longest, np.int64), np.empty(PROBE + 2, np.int64)
+    mantissas = np.empty(PROBE + 2, np.float64)
     for c in range(len(offsets) - 1):
         start, n = offsets[c], offsets[c + 1] - offsets[c]
-        order = _order(x, start, n, mantissas, mantissas.view(np.int64))
+        order = _order(x, start, n, probe, mantissas, mantissas.view(np.int64))
         descriptors[FIRST, c] = x[start] if n and order else 0
         descriptors[SLOPE, c] = x[start + 1] - x[start] if n > 1 and order == 2 else 0
-        n = max(n - order, 0)
-        if order == 0:
-            for i in range(n):
-                z[i] = x[start + i]
-        elif order == 1:
-            for i in range(n):
-                z[i] = x[start + i + 1] - x[start + i]
-        else:
-            for i in range(n):
-                z[i] = x[start + i + 2] - 2 * x[start + i + 1] + x[start + i]
+        for i in range(n):
+            z[i] = x[start + i]
+        for _ in range(order):
+            n = _difference(z, n)
         zigzag, base, drop, size = _residuals(z, n, order)
         descriptors[FORM, c], descriptors[BASE, c] = order + ZIGZAG * zigzag, base
         descriptors[SHIFT, c], descriptors[WIDTH, c] = drop, size
@@ -255,39 +249,47 @@ def _shift_right(bits, drop):
 
 
 @register_jitable
-def _order(x, start, n, mantissas, exponents):
+def _difference(z, n):
+    """Replace z[:n] by the differences of neighbours; how many those are."""
+    for i in range(n - 1):
+        z[i] = z[i + 1] - z[i]
+    return max(n - 1, 0)
+
+
+@register_jitable
+def _order(x, start, n, probe, mantissas, exponents):
     """The order whose residuals have the fewest bits, by a few stretches of the column."""
     if n < 3:
         return 1
-    probe = min(PROBE, n - 2)
-    step = max(1, (n - 2 - probe) // (STRETCHES - 1)) if n - 2 > probe else n
+    size = min(PROBE, n - 2)
+    step = max(1, (n - 2 - size) // (STRETCHES - 1)) if n - 2 > size else n
     low = x[start]
-    for at in range(0, n - 1 - probe, step):
-        for i in range(at, at + probe):
+    for at in range(0, n - 1 - size, step):
+        for i in range(at, at + size):
             low = min(low, x[start + i])
-    costs = (0, 0, 0)
-    for at in range(0, n - 1 - probe, step):
-        first = start + at
-        for i in range(probe):
-            mantissas[i] = np.float64(x[first + i + 2] - low) + 0.5
-        cost0 = _bit_lengths(exponents, probe)
-        for i in range(probe):
-            mantissas[i] = np.float64(abs(x[first + i + 2] - x[first + i + 1])) + 0.5
-        cost1 = _bit_lengths(exponents, probe)
-        for i in range(probe):
-            mantissas[i] = np.float64(abs(x[first + i + 2] - 2 * x[first + i + 1] + x[first + i])) + 0.5
-        cost2 = _bit_lengths(exponents, probe)
-        costs = (costs[0] + cost0, costs[1] + cost1, costs[2] + cost2)
+    costs = np.zeros(3, np.int64)
+    for at in range(0, n - 1 - size, step):
+        for i in range(size + 2):
+            probe[i] = x[start + at + i] - low
+        left = size + 2
+        for order in range(3):
+            costs[order] += _bit_lengths(probe, left - size, left, mantissas, exponents)
+            left = _difference(probe, left)
     if costs[0] < costs[1] and costs[0] < costs[2]:
         return 0
     return 1 if costs[1] <= costs[2] else 2
 
 
 @register_jitable
-def _bit_lengths(exponents, n):
-    """The bits that n magnitudes need, by the exponents of their floats (a half is added: 0 needs 0 bits, 1 needs 2, ...)."""
+def _bit_lengths(z, start, end, mantissas, exponents):
+    """The bits of the magnitudes z[start:end], by the exponents of their floats: with a half added 0 has 0 bits, 1 has 1, 2 has 2.
+
+    A residual that is not 0 counts one bit more: it costs its sign, or that it is not 0.
+    """
+    for i in range(start, end):
+        mantissas[i] = np.float64(abs(z[i])) + 0.5
     total = 0
-    for i in range(n):
+    for i in range(start, end):
         length = ((exponents[i] >> 52) & 0x7FF) - 1022
         total += length + (1 if length > 0 else 0)
     return total
@@ -305,7 +307,7 @@ def decode_columns(planes, starts, at, descriptors, places, position, exact, use
     longest = 0
     for c in range(places.shape[1]):
         longest = max(longest, places[LENGTH, c])
-    z = np.empty(longest, np.int64)
+    z = np.empty(longest + 2, np.int64)  # a column shorter than its order still has its first value and slope
     for c in range(places.shape[1]):
         order, width = descriptors[FORM, c] & 3, descriptors[WIDTH, c]
         n = max(places[LENGTH, c] - order, 0)
@@ -319,27 +321,22 @@ def decode_columns(planes, starts, at, descriptors, places, position, exact, use
             elif shift or base:
                 for i in range(n):
                     z[i] = (z[i] << shift) + base
-            _store(z, order, descriptors[FIRST, c], descriptors[SLOPE, c], low, high, to, out)
+            for k in range(order):
+                n = _integrate(z, n, descriptors[SLOPE if k + 1 < order else FIRST, c])
             if descriptors[SCALE, c] >= 0:
                 power = POWERS[descriptors[SCALE, c]]
-                for i in range(to, to + high - low):
-                    out_f[i] = np.float64(out[i]) / power
+                for i in range(high - low):
+                    out_f[to + i] = np.float64(z[low + i]) / power
+            else:
+                for i in range(high - low):
+                    out[to + i] = z[low + i]
             for e in range(used, used + descriptors[EXCEPTIONS, c]):
                 if low <= position[e] < high:
                     out[to + position[e] - low] = exact[e]
         used += descriptors[EXCEPTIONS, c]
         for k in range(width):
-            at[k] += n
+            at[k] += max(places[LENGTH, c] - order, 0)
     return used
-
-
-@njit(nogil=True, cache=True)
-def copy_ranges(source, source_at, size, out, out_at):
-    """out[out_at[i]:][:size[i]] = source[source_at[i]:][:size[i]] for every i; the caller guarantees the ranges."""
-    for i in range(len(size)):
-        a, b = source_at[i], out_at[i]
-        for j in range(size[i]):
-            out[b + j] = source[a + j]
 
 
 @register_jitable
@@ -364,28 +361,18 @@ def _gather(planes, starts, at, n, width, z):
 
 
 @register_jitable
-def _store(z, order, first, second, low, high, to, out):
-    """Integrate z `order` times and store samples [low, high)."""
-    if order == 0:
-        for i in range(low, high):
-            out[to + i - low] = z[i]
-        return
-    value, slope = first, second
-    if order == 1:
-        for i in range(low):
-            value += z[i]
-        out[to] = value
-        for i in range(low, high - 1):
-            value += z[i]
-            out[to + i + 1 - low] = value
-        return
-    if low == 0:
-        out[to] = value
-    value += slope
-    if low <= 1 < high:
-        out[to + 1 - low] = value
-    for i in range(2, high):
-        slope += z[i - 2]
-        value += slope
-        if i >= low:
-            out[to + i - low] = value
+def _integrate(z, n, value):
+    """Replace the differences z[:n] by the n + 1 values that begin with `value`; how many those are."""
+    for i in range(n):
+        value, z[i] = value + z[i], value
+    z[n] = value
+    return n + 1
+
+
+@njit(nogil=True, cache=True)
+def copy_ranges(source, source_at, size, out, out_at):
+    """out[out_at[i]:][:size[i]] = source[source_at[i]:][:size[i]] for every i; the caller guarantees the ranges."""
+    for i in range(len(size)):
+        a, b = source_at[i], out_at[i]
+        for j in range(size[i]):
+            out[b + j] = source[a + j]

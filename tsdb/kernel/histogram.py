@@ -176,6 +176,15 @@ def _size(c, row):
 
 
 @register_jitable
+def _count(c, row, at):
+    """The observations in bucket `at` in ascending order; a negative zero bucket counts for nothing."""
+    negative = c.neg_offsets[row + 1] - c.neg_offsets[row]
+    if at < negative:
+        return c.neg_counts[c.neg_offsets[row + 1] - 1 - at]
+    return max(c.zero_count[row], 0.0) if at == negative else c.pos_counts[c.pos_offsets[row] + at - negative - 1]
+
+
+@register_jitable
 def _bucket(c, row, at):
     """(lower, upper, count, whether it is the zero bucket) of bucket `at` in ascending order; bounds end at the zero bucket."""
     negative = c.neg_offsets[row + 1] - c.neg_offsets[row]
@@ -226,15 +235,18 @@ def _quantile(c, row, q):
     size = _size(c, row)
     forward = math.isnan(c.sum[row]) or q < 0.5  # observations of NaN are in no bucket, so only counting up is right
     rank = q * total if forward else (1 - q) * total
-    lower, upper, count, zero, seen = 0.0, 0.0, 0.0, False, 0.0
+    last, seen = -1, 0.0
     for i in range(size):
-        a, b, n, z = _bucket(c, row, i if forward else size - 1 - i)
-        if n == 0 or (z and n < 0):
-            continue
-        lower, upper, count, zero = a, b, n, z
-        seen += n
-        if seen >= rank:
-            break
+        at = i if forward else size - 1 - i
+        count = _count(c, row, at)
+        if count != 0:
+            last = at
+            seen += count
+            if seen >= rank:
+                break
+    if last < 0:
+        return np.nan if math.isnan(c.sum[row]) else 0.0
+    lower, upper, count, zero = _bucket(c, row, last)
     custom = c.schema[row] == CUSTOM
     if custom and lower == -np.inf and upper <= 0:
         return upper

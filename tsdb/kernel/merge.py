@@ -13,7 +13,7 @@ def merge_runs(t_ms, bits, start_ms, rank, run_at, run_end, groups, pick):
 
     Run r is the samples run_at[r]:run_end[r] of t_ms and bits i64[m] (the bits of floats), strictly rising in time; those of output
     series i are groups[i]:groups[i+1], ordered by their first time. start_ms i64[m] or i64[0]: of equal samples the larger start
-    is kept; rank i64[m] or i64[0]: the place of a histogram in the order of histograms, -1 of a float. run_at and run_end are used up.
+    is kept; rank i64[m] or i64[0]: the place of a histogram in the order of histograms, -1 of a float. The runs are used up.
     """
     kept = np.empty(len(groups) - 1, np.int64)
     used = 0
@@ -36,7 +36,7 @@ def merge_runs(t_ms, bits, start_ms, rank, run_at, run_end, groups, pick):
 
 @register_jitable
 def _drop_copies(t_ms, bits, start_ms, rank, run_at, run_end, first, last):
-    """Leave out every run that equals the one before it; the new `last`. Replicas mostly agree, and comparing is five times as fast."""
+    """Leave out every run that equals the one before it; the new `last`. Replicas mostly agree; comparing is five times faster."""
     kept = first
     for r in range(first + 1, last):
         a, b, size = run_at[kept], run_at[r], run_end[r] - run_at[r]
