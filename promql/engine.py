@@ -18,7 +18,7 @@ from promql.matrix_rows import non_empty
 from promql.names import settle
 from promql.parser import parse
 from promql.plan import make_plan
-from tsdb.model.errors import BadData
+from tsdb.model.errors import BadData, LimitExceeded
 from tsdb.model.series import SeriesTable
 from tsdb.model.source import Source
 
@@ -47,11 +47,12 @@ def query_range(
     ev = _start(source, query, steps, options, deadline, executor, clock)
     if isinstance(ev.plan.expr, MatrixSelector | Subquery):
         raise BadData('invalid expression type "range vector" for range query, must be Scalar or instant Vector')
-    value = evaluate(ev, ev.plan.expr, steps)
+    value = _value(ev)
     if isinstance(value, str):
         raise BadData('invalid expression type "string" for range query, must be Scalar or instant Vector')
     matrix = _as_matrix(value) if isinstance(value, Scalar) else non_empty(settle(value))
-    return _answer(ev, "matrix", matrix.take(matrix.series.order()))
+    order = matrix.series.order()
+    return _answer(ev, "matrix", matrix if np.all(np.diff(order) == 1) else matrix.take(order))
 
 
 def query_instant(
@@ -72,7 +73,7 @@ def query_instant(
     ev = _start(source, query, steps, options, deadline, executor, clock)
     if isinstance(ev.plan.expr, MatrixSelector | Subquery):
         return Answer("matrix", raw_samples(ev, ev.plan.expr, steps), tuple(ev.notes.warnings), tuple(ev.notes.infos), ev.stats)
-    value = evaluate(ev, ev.plan.expr, steps)
+    value = _value(ev)
     if isinstance(value, Matrix):
         return _answer(ev, "vector", non_empty(settle(value)))
     return _answer(ev, "string" if isinstance(value, str) else "scalar", value)
@@ -90,6 +91,13 @@ def _start(
     expr = parse(query, features=options.features) if isinstance(query, str) else query
     notes = Annotations(query if isinstance(query, str) else "")
     return Evaluation(source, make_plan(expr, steps), steps, options, notes, deadline, executor, clock)
+
+
+def _value(ev: Evaluation) -> Value:
+    try:
+        return evaluate(ev, ev.plan.expr, ev.query)
+    except RecursionError:
+        raise LimitExceeded("the query is nested too deeply to be evaluated") from None
 
 
 def _check_steps(steps: Steps, options: QueryOptions) -> None:

@@ -45,7 +45,7 @@ from promql.subquery import as_samples, inner_steps
 from promql.typecheck import children, walk
 from promql.window import RANGE_FUNCTIONS, RangeCall, check_call, over_time
 from promql.windows import Windows
-from tsdb.model.errors import QueryFailed
+from tsdb.model.errors import LimitExceeded, QueryFailed
 from tsdb.model.labels import METRIC_NAME
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch, SeriesTable
@@ -311,7 +311,10 @@ def _stream_range_call(ev: Evaluation, call: Call, steps: Steps) -> Iterator[Mat
         yield from read_range(ev, range_call, selector.selector, windows)
         return
     for inner in _inner(ev, selector, windows):
+        size = 2 * inner.values.size + len(inner) * len(steps)
+        hold(ev, size)
         yield over_time(range_call, as_samples(inner), windows, ev.notes, ev.executor)
+        ev.held -= size
 
 
 def _inner(ev: Evaluation, subquery: Subquery, windows: Windows) -> Iterator[Matrix]:
@@ -320,6 +323,8 @@ def _inner(ev: Evaluation, subquery: Subquery, windows: Windows) -> Iterator[Mat
     steps = inner_steps(windows, step_ms)
     if steps is None:
         return
+    if len(steps) > ev.options.max_samples:
+        raise LimitExceeded(f"a subquery of {len(steps)} steps is over the limit of {ev.options.max_samples} samples")
     if _flows(ev, subquery.expr, steps):
         yield from stream(ev, subquery.expr, steps)
     else:

@@ -28,6 +28,15 @@ Work = Callable[[SeriesBatch, Annotations, Executor | None], Matrix]
 """What is done to one batch; with an executor it may share its own work among threads."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A batch on a thread, with notes of its own and what it holds."""
+
+    future: Future[Matrix]
+    notes: Annotations
+    size: int
+
+
 @dataclass(slots=True)
 class Evaluation:
     """The state of one query.
@@ -137,44 +146,41 @@ def begins_unknown(batch: SeriesBatch) -> bool:
     return bool(np.any(batch.histograms.hint[at[at >= 0]] == UNKNOWN_RESET))
 
 
-def map_batches(ev: Evaluation, batches: Iterator[SeriesBatch], work: Work) -> Iterator[Matrix]:
-    """`work` on every batch, in order; with an executor on its threads: batches side by side, or parts of the only one."""
+def map_batches(ev: Evaluation, batches: Iterator[SeriesBatch], work: Work, steps: Steps) -> Iterator[Matrix]:
+    """`work` on every batch, to a value at the steps, in order.
+
+    With an executor on its threads: several batches side by side, or parts of the only one.
+    """
     first, second = next(batches, None), next(batches, None) if ev.executor is not None else None
-    if ev.executor is None or second is None:
-        while first is not None:
-            yield _work_here(ev, first, work)
-            first = next(batches, None)
+    if first is None:
         return
-    waiting: deque[tuple[Future[Matrix], Annotations, int]] = deque()
-    ahead: deque[SeriesBatch | None] = deque([first, second])
-    while ahead or waiting:
-        while ahead and len(waiting) < ev.options.parallel_batches:
-            batch = ahead.popleft()
-            if batch is not None:
-                waiting.append(_submit(ev, ev.executor, batch, work))
-                if not ahead:
-                    ahead.append(next(batches, None))
-        if waiting:
-            future, notes, samples = waiting.popleft()
-            matrix = future.result()
-            _merge_notes(ev.notes, notes)
-            ev.held -= samples
+    if ev.executor is None or second is None:
+        for batch in chain([first], batches):
+            size = _hold_batch(ev, batch, steps)
+            matrix = work(batch, ev.notes, ev.executor)
+            ev.held -= size
             yield matrix
+        return
+    waiting: deque[_Started] = deque()
+    for batch in chain([first, second], batches):
+        if len(waiting) == ev.options.parallel_batches:
+            yield _finish(ev, waiting.popleft())
+        size, notes = _hold_batch(ev, batch, steps), Annotations(ev.notes.query)
+        waiting.append(_Started(ev.executor.submit(work, batch, notes, None), notes, size))
+    while waiting:
+        yield _finish(ev, waiting.popleft())
 
 
-def _work_here(ev: Evaluation, batch: SeriesBatch, work: Work) -> Matrix:
-    hold(ev, batch.samples)
-    matrix = work(batch, ev.notes, ev.executor)
-    ev.held -= batch.samples
+def _hold_batch(ev: Evaluation, batch: SeriesBatch, steps: Steps) -> int:
+    """Count the samples of a batch and the cells that they will become as held."""
+    size = batch.samples + len(batch) * len(steps)
+    hold(ev, size)
+    return size
+
+
+def _finish(ev: Evaluation, started: _Started) -> Matrix:
+    matrix = started.future.result()
+    ev.notes.warnings.update(started.notes.warnings)
+    ev.notes.infos.update(started.notes.infos)
+    ev.held -= started.size
     return matrix
-
-
-def _submit(ev: Evaluation, executor: Executor, batch: SeriesBatch, work: Work) -> tuple[Future[Matrix], Annotations, int]:
-    hold(ev, batch.samples)
-    notes = Annotations(ev.notes.query)
-    return executor.submit(work, batch, notes, None), notes, batch.samples
-
-
-def _merge_notes(into: Annotations, notes: Annotations) -> None:
-    into.warnings.update(notes.warnings)
-    into.infos.update(notes.infos)

@@ -42,13 +42,12 @@ class BucketRows:
 
 def bucket_rows(histograms: Histograms, *, meet_zero: bool = True) -> BucketRows:
     """All populated buckets with their bounds; with meet_zero no bucket reaches into the zero bucket (as in JSON, not in text)."""
-    size = len(histograms)
+    start, order = _ascending(histograms)
     parts = [_side(histograms, NEGATIVE, meet_zero), _zero(histograms), _side(histograms, POSITIVE, meet_zero)]
-    row, order_in, bounds, lower, upper, counts, side, source = (np.concatenate(column) for column in zip(*parts, strict=True))
-    keep = np.flatnonzero(counts != 0)
-    order = keep[np.lexsort((order_in[keep], side[keep], row[keep]))]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(row[order], minlength=size))]).astype(np.int64)
-    return BucketRows(offsets, bounds[order], lower[order], upper[order], counts[order], side[order], source[order])
+    bounds, lower, upper, counts, side, source = (np.concatenate(column)[order] for column in zip(*parts, strict=True))
+    keep = counts != 0
+    offsets = np.concatenate([[0], np.cumsum(keep)]).astype(np.int64)[start]
+    return BucketRows(offsets, bounds[keep], lower[keep], upper[keep], counts[keep], side[keep], source[keep])
 
 
 def to_text(histograms: Histograms, row: int) -> str:
@@ -76,6 +75,20 @@ def go_float(value: float) -> str:
     return f"{mantissa}e{'-' if power < 0 else '+'}{abs(power):02d}"
 
 
+def _ascending(histograms: Histograms) -> tuple[I64, I64]:
+    """(start i64[n+1] of each histogram, order i64[b]) that bring negative, zero and positive buckets, one after another
+    in this way for all histograms, to ascending order inside each."""
+    negative, positive = np.diff(histograms.negative.offsets), np.diff(histograms.positive.offsets)
+    start = np.concatenate([[0], np.cumsum(negative + 1 + positive)]).astype(np.int64)
+    zero_at = start[:-1] + negative
+    below = np.repeat(zero_at + histograms.negative.offsets[:-1] - 1, negative) - np.arange(len(histograms.negative.index))
+    above = np.repeat(zero_at - histograms.positive.offsets[:-1] + 1, positive) + np.arange(len(histograms.positive.index))
+    place = np.concatenate([below, zero_at, above])
+    order = np.empty(len(place), np.int64)
+    order[place] = np.arange(len(place))
+    return start, order
+
+
 def _side(histograms: Histograms, side: int, meet_zero: bool) -> tuple[npt.NDArray[np.generic], ...]:
     buckets: Buckets = histograms.positive if side == POSITIVE else histograms.negative
     row = np.repeat(np.arange(len(histograms)), np.diff(buckets.offsets))
@@ -92,8 +105,8 @@ def _side(histograms: Histograms, side: int, meet_zero: bool) -> tuple[npt.NDArr
         lower[custom], upper[custom] = _custom_bounds(histograms, row[custom], index[custom])
         bounds[custom] = np.where(index[custom] <= 0, CLOSED, OPEN_LEFT)
     if side == NEGATIVE:
-        return row, -source, bounds, -upper, -lower, buckets.counts, np.full(len(row), NEGATIVE, np.uint8), source
-    return row, source, bounds, lower, upper, buckets.counts, np.full(len(row), POSITIVE, np.uint8), source
+        return bounds, -upper, -lower, buckets.counts, np.full(len(row), NEGATIVE, np.uint8), source
+    return bounds, lower, upper, buckets.counts, np.full(len(row), POSITIVE, np.uint8), source
 
 
 def _custom_bounds(histograms: Histograms, row: I64, index: I64) -> tuple[F64, F64]:
@@ -111,4 +124,4 @@ def _zero(histograms: Histograms) -> tuple[npt.NDArray[np.generic], ...]:
     row = np.arange(len(histograms))
     threshold = histograms.zero_threshold
     closed, zero = np.full(len(row), CLOSED, np.uint8), np.full(len(row), ZERO, np.uint8)
-    return row, row, closed, -threshold, threshold, histograms.zero_count, zero, row
+    return closed, -threshold, threshold, histograms.zero_count, zero, row

@@ -38,7 +38,7 @@ def read_instant(ev: Evaluation, selector: VectorSelector, steps: Steps) -> Iter
     beyond_ms = lookback_ms if selector.smoothed else 0
     start_ms, end_ms = int(ends_ms[0]) - lookback_ms + 1, int(ends_ms[-1]) + beyond_ms + 1
     read = read_for_instant(lookback_ms=lookback_ms, limit_ms=ev.options.resolution_ms)
-    yield from map_batches(ev, select(ev, selector, start_ms=start_ms, end_ms=end_ms, read=read), work)
+    yield from map_batches(ev, select(ev, selector, start_ms=start_ms, end_ms=end_ms, read=read), work, steps)
 
 
 def read_times(ev: Evaluation, func: str, selector: VectorSelector, steps: Steps) -> Iterator[Matrix]:
@@ -70,7 +70,7 @@ def read_range(ev: Evaluation, call: RangeCall, selector: VectorSelector, window
         return over_time(call, batch, windows, notes, executor)
 
     batches = select(ev, selector, start_ms=windows.start_ms, end_ms=windows.end_ms, read=read)
-    yield from map_batches(ev, batches, work)
+    yield from map_batches(ev, batches, work, windows.steps)
 
 
 def read_raw(ev: Evaluation, selector: VectorSelector, windows: Windows) -> SeriesBatch:

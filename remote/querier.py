@@ -8,7 +8,7 @@ from itertools import chain
 from remote.federation import FederatedSource
 from remote.membership import Membership
 from remote.peer import Peer
-from remote.replicas import Failures, PeerOf, ask_all, started, tolerated
+from remote.replicas import Answer, Ask, Failures, PeerOf, ask_all, started, tolerated
 from remote.store_gateway import StoreGateway
 from tsdb.exemplars import ExemplarSeries
 from tsdb.merge import merge_streams, merge_tables
@@ -44,7 +44,7 @@ class Querier:
             def ask(peer: Peer, number: int, failures: Failures, tenant: str = tenant) -> list[ExemplarSeries]:
                 return peer.exemplars(tenant, selectors, start_ms=start_ms, end_ms=end_ms)
 
-            for answer in ask_all(self._membership.snapshot(), self._peer_of, ask, executor=self._executor):
+            for answer in self._ask_all(ask):
                 for one in answer:
                     known = found.get(one.labels)
                     found[one.labels] = one if known is None else _joined(known, one)
@@ -58,7 +58,7 @@ class Querier:
             def ask(peer: Peer, number: int, failures: Failures, tenant: str = tenant) -> list[Metadata]:
                 return peer.metadata(tenant)
 
-            for answer in ask_all(self._membership.snapshot(), self._peer_of, ask, executor=self._executor):
+            for answer in self._ask_all(ask):
                 found.update(answer)
         return sorted(found, key=lambda one: (one.metric, one.kind, one.help, one.unit))
 
@@ -71,8 +71,8 @@ class Querier:
         def ask(peer: Peer, number: int, failures: Failures) -> list[Iterator[SeriesBatch]]:
             return started(tolerated(peer.source(tenant).select(selection), number, failures))
 
-        streams = ask_all(self._membership.snapshot(), self._peer_of, ask, executor=self._executor)
-        return [*chain.from_iterable(streams), self._gateway.source(tenant).select(selection)]
+        streams = self._ask_all(ask)
+        return [*chain.from_iterable(streams), *started(self._gateway.source(tenant).select(selection))]
 
     def tables(self, tenant: str, selection: Selection) -> list[SeriesTable]:
         """The labels of the matching series as each ingester and the bucket know them."""
@@ -80,8 +80,13 @@ class Querier:
         def ask(peer: Peer, number: int, failures: Failures) -> SeriesTable:
             return peer.source(tenant).series(selection)
 
-        tables = ask_all(self._membership.snapshot(), self._peer_of, ask, executor=self._executor)
+        tables = self._ask_all(ask)
         return [*tables, self._gateway.source(tenant).series(selection)]
+
+    def _ask_all(self, ask: Ask[Answer]) -> list[Answer]:
+        if self._membership is None:
+            return []
+        return ask_all(self._membership.snapshot(), self._peer_of, ask, executor=self._executor)
 
 
 class _TenantSource:

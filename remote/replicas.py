@@ -18,6 +18,8 @@ from tsdb.model.series import SeriesBatch
 
 Answer = TypeVar("Answer")
 PeerOf = Callable[[Instance], Peer]
+Ask = Callable[[Peer, int, "Failures"], Answer]
+"""A question to a peer: with its number in the ring and the failures counted so far, to count later ones itself."""
 
 _NOT_THE_PEER_S = (BadData, LimitExceeded, QueryTimeout, QueryCanceled)
 """Errors that any peer would give: asking another one does not help."""
@@ -59,13 +61,8 @@ def tolerated(batches: Iterator[SeriesBatch], number: int, failures: Failures) -
         failures.add(number, error)
 
 
-def ask_all(
-    ring: Ring, peer_of: PeerOf, ask: Callable[[Peer, int, Failures], Answer], *, executor: Executor | None = None
-) -> list[Answer]:
-    """The answers of all ingesters that must be asked and did not fail; in parallel if there is an executor.
-
-    `ask` gets a peer, its number in the ring and the failures counted so far, to count later ones itself.
-    """
+def ask_all(ring: Ring, peer_of: PeerOf, ask: Ask[Answer], *, executor: Executor | None = None) -> list[Answer]:
+    """The answers of all ingesters that must be asked and did not fail; in parallel if there is an executor."""
     read = read_set(ring)
     failures = Failures(ring, read)
 

@@ -15,7 +15,7 @@ from tsdb.block import Block
 from tsdb.block_meta import META, BlockMeta, is_ulid, read_meta
 from tsdb.bucket import Bucket, PrefixBucket
 from tsdb.merge import MergeSource
-from tsdb.model.errors import BadData, Corrupt, NotFound
+from tsdb.model.errors import BadData, NotFound, TreeringError
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Selection, Source
 
@@ -47,7 +47,7 @@ class StoreGateway:
         """Looks which blocks there are; reads the metas of new ones and, again, of damaged ones.
 
         A block without meta.json is being written or was left half written: it does not exist. Unavailable if the bucket
-        cannot be listed; what was known then stays.
+        cannot be listed; what was known then stays. Costs a listing of the whole bucket and one read a new block.
         """
         before = self._tenants
         found: dict[str, TenantBlocks] = {}
@@ -108,7 +108,7 @@ class StoreGateway:
             into.metas[ulid] = read_meta(PrefixBucket(self._bucket, tenant), ulid)
         except NotFound:
             return  # deleted since it was listed
-        except (Corrupt, BadData) as error:
+        except (TreeringError, OSError) as error:  # one that cannot be read now stops no other; it is told, and tried again
             into.damaged[ulid] = damage(ulid, error)
 
 

@@ -159,7 +159,13 @@ class TenantStore:
 
 
 def _occupied(cut: Cut, range_ms: int) -> np.ndarray:
-    """i64 numbers of the windows in which the cut has samples; reads it once, a batch at a time."""
+    """i64 numbers of the windows in which the cut may have samples; one that spans many is read for that, a batch at a time."""
+    bounds = cut.bounds()
+    if bounds is None:
+        return np.empty(0, np.int64)
+    first, last = bounds[0] // range_ms, bounds[1] // range_ms
+    if last - first < 3:
+        return np.arange(first, last + 1, dtype=np.int64)
     numbers: set[int] = set()
     for batch in cut.select(Selection((), MIN_MS, MAX_MS)):
         numbers.update(np.unique(batch.t_ms // range_ms).tolist())

@@ -81,6 +81,8 @@ def decode_v1(buffer: U8, size: int, limits: WireLimits) -> Decoded:
     if code == scan.FULL:
         columns = _columns(limits, series=size // 2 + 1, samples=size // 2 + 1, extras=size // 2 + 1)
         code = scan_v1(buffer, size, bounds, columns)
+    if code == scan.FULL:
+        raise BadData(_too_many(limits))
     if code != scan.OK:
         raise BadData(f"remote write 1.0: broken protobuf at byte {columns.state[scan.OFFSET]} of {size}")
     rejected = PushResult()
@@ -125,12 +127,19 @@ def _scan_v2(buffer: U8, size: int, limits: WireLimits) -> tuple[Columns, Symbol
         if code == scan.BROKEN:
             raise BadData(f"remote write 2.0: broken protobuf at byte {columns.state[scan.OFFSET]} of {size}")
         if arena_bytes >= limits.max_label_bytes:
-            raise BadData(f"remote write 2.0: labels take over {limits.max_label_bytes} bytes, the limit, when symbols are put in")
+            raise BadData(f"{_too_many(limits)}, or labels of over {limits.max_label_bytes} bytes when symbols are put in")
         series = samples = names = size // 2 + 1
         arena_bytes = min(4 * arena_bytes, limits.max_label_bytes)
 
 
+def _too_many(limits: WireLimits) -> str:
+    words = f"{limits.max_series} series (or exemplars and histograms) or {limits.max_samples} samples, the limits"
+    return f"remote write: one request with over {words}"
+
+
 def _columns(limits: WireLimits, *, series: int, samples: int, extras: int) -> Columns:
+    """Columns for so many, or for as many as the limits allow."""
+    series, samples, extras = min(series, limits.max_series), min(samples, limits.max_samples), min(extras, limits.max_series)
     return Columns(
         np.empty((4, series), np.int64), np.empty((4, samples), np.int64), np.empty((extras, 4), np.int64),
         np.zeros(8, np.int64), np.empty((limits.label_names, 4), np.int64),
@@ -159,7 +168,7 @@ def _finish(
     fault = columns.series[scan.FAULT, : len(batch)]
     ranges = _extras(columns, scan.HISTOGRAM) if columns.state[scan.EXTRAS] else columns.extras[:0]
     if len(ranges):
-        batch = _add_histograms(batch, buffer, ranges, fault, rejected)
+        batch = _add_histograms(batch, buffer, ranges, fault, limits, rejected)
     if not fault.any():
         return Decoded(batch, rejected)
 
@@ -169,8 +178,11 @@ def _finish(
     return Decoded(reject_series(batch, fault, pairs_of, limits, rejected), rejected)
 
 
-def _add_histograms(batch: WriteBatch, buffer: U8, ranges: I64, fault: I64, rejected: PushResult) -> WriteBatch:
+def _add_histograms(batch: WriteBatch, buffer: U8, ranges: I64, fault: I64, limits: WireLimits, rejected: PushResult) -> WriteBatch:
     """The batch with the good histograms; stale ones are float stale markers; `fault` learns of series left with nothing."""
+    size_bytes = int((ranges[:, 3] - ranges[:, 2]).sum())
+    if size_bytes > limits.max_histogram_bytes:
+        raise BadData(f"histograms of {size_bytes} bytes are over the limit of {limits.max_histogram_bytes} bytes a request")
     decoded = decode_histograms(buffer, ranges, rejected)
     stale = decoded.stale_row
     if len(stale):

@@ -13,12 +13,17 @@ class WireLimits:
     max_body_bytes is the body as it comes, max_decoded_bytes what snappy makes of it, max_label_bytes the canonical labels of a 2.0
     request, where a few bytes of references can stand for long symbols. A snappy body expands at most 21:1, so a header that
     promises more than `ratio` lies. Cortex allows 30 names and 2,048 bytes a value; Kubernetes' own series have more, so the
-    defaults are wider. Exemplars and metadata beyond their limits are left out and told.
+    defaults are wider. The other bounds are what a full body of real
+    series reaches (64 bytes a series, 16 a sample); a hostile one could hold ten times as many, in as much more memory.
+    Exemplars and metadata beyond their limits are left out and told.
     """
 
     max_body_bytes: int = 16 << 20
     max_decoded_bytes: int = 32 << 20
     max_label_bytes: int = 128 << 20
+    max_histogram_bytes: int = 8 << 20
+    max_series: int = 1 << 19
+    max_samples: int = 1 << 21
     ratio: int = 25
     label_names: int = 128
     name_bytes: int = 1024

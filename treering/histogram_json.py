@@ -5,8 +5,9 @@ comes back has the same buckets, bounds, count and sum; custom bounds that only 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from tsdb.model.histogram import CUSTOM_BUCKETS_SCHEMA, GAUGE, MAX_SCHEMA, MIN_SCHEMA, Buckets, Histograms, concat_histograms
@@ -20,14 +21,21 @@ _CLOSE = 1e-6
 Bucket = tuple[int, float, float, float]
 
 
-def parse_histograms(told: Sequence[Mapping[str, object]]) -> Histograms:
-    """n histograms of n `{"count":…,"sum":…,"buckets":[[code,lower,upper,count],…]}`. ValueError where a number is none."""
+class HistogramBody(msgspec.Struct):
+    """A native histogram in the API's JSON: numbers are strings, buckets [code, lower, upper, count]."""
+
+    count: str
+    sum: str
+    buckets: list[tuple[int, str, str, str]] = []
+
+
+def parse_histograms(told: Sequence[HistogramBody]) -> Histograms:
+    """n histograms. ValueError where a number is none."""
     return concat_histograms([_parse(one) for one in told])
 
 
-def _parse(told: Mapping[str, object]) -> Histograms:
-    rows: Sequence[Sequence[str]] = told.get("buckets") or ()  # type: ignore[assignment]
-    buckets = [(int(code), float(low), float(high), float(count)) for code, low, high, count in rows]
+def _parse(told: HistogramBody) -> Histograms:
+    buckets = [(code, float(low), float(high), float(count)) for code, low, high, count in told.buckets]
     zero = [b for b in buckets if b[0] == ZERO_BUCKET and b[1] == -b[2] and math.isfinite(b[2])]
     rest = [b for b in buckets if b not in zero]
     schema = _schema(rest)
@@ -39,7 +47,7 @@ def _parse(told: Mapping[str, object]) -> Histograms:
     return _one(told, schema, positive, negative, threshold=threshold, zero_count=zero_count, bounds=[])
 
 
-def _custom(told: Mapping[str, object], buckets: Sequence[Bucket]) -> Histograms:
+def _custom(told: HistogramBody, buckets: Sequence[Bucket]) -> Histograms:
     bounds = sorted({bound for _, low, high, _ in buckets for bound in (low, high) if math.isfinite(bound)})
     place = {bound: i for i, bound in enumerate(bounds)}
     positive = [(place.get(high, len(bounds)), count) for _, _, high, count in buckets]
@@ -47,10 +55,10 @@ def _custom(told: Mapping[str, object], buckets: Sequence[Bucket]) -> Histograms
 
 
 def _one(
-    told: Mapping[str, object], schema: int, positive: list[tuple[int, float]], negative: list[tuple[int, float]],
+    told: HistogramBody, schema: int, positive: list[tuple[int, float]], negative: list[tuple[int, float]],
     *, threshold: float, zero_count: float, bounds: list[float],
 ) -> Histograms:  # fmt: skip
-    count, total = float(told["count"]), float(told["sum"])  # type: ignore[arg-type]
+    count, total = float(told.count), float(told.sum)
     f64 = np.float64
     return Histograms(
         np.array([schema], np.int8), np.array([GAUGE], np.uint8), np.array([False]), np.array([count], f64), np.array([total], f64),

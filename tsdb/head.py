@@ -413,10 +413,10 @@ class Head:
             self._marks = [mark for mark in self._marks if mark.below > oldest]
             marks = list(self._marks)
             gone = needless(marks, self._wal.newest_ms)
-        write_marks(self.directory, marks)
         if gone:
             self._log_rest()
-            self._wal.delete(gone)
+            self._wal.delete(gone)  # needs no mark, so it goes first: on a full disk it makes the room for that
+        write_marks(self.directory, marks)
 
     def _log_rest(self) -> None:
         """Logs again what deleted segments alone may hold: exemplars and metadata; on a full disk not, for deleting makes room."""

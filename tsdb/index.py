@@ -18,8 +18,8 @@ import zstandard
 
 from tsdb.model.errors import BadData, Corrupt
 from tsdb.model.labels import METRIC_NAME
-from tsdb.model.matcher import Matcher
-from tsdb.model.series import I64, SeriesTable, Strings, strings
+from tsdb.model.matcher import Matcher, literal_alternatives
+from tsdb.model.series import I64, Bool, SeriesTable, Strings, strings
 from tsdb.packed import I32 as PACKED_I32
 from tsdb.packed import I64 as PACKED_I64
 from tsdb.packed import U32, Unpacker, shuffle
@@ -153,7 +153,7 @@ class Index:
         rows = self._metric_rows([m for m in matchers if m.name == METRIC_NAME])
         for matcher in matchers:
             if matcher.name != METRIC_NAME and len(rows):
-                rows = rows[matcher.select(self.table(rows, [matcher.name]))]
+                rows = rows[self._select(matcher, self.table(rows, [matcher.name]))]
         return rows
 
     def table(self, rows: I64, names: Sequence[str] | None = None) -> SeriesTable:
@@ -188,6 +188,16 @@ class Index:
         for matcher in matchers:
             keep &= matcher.select(runs)
         return np.flatnonzero(np.repeat(keep, np.diff(starts)))
+
+    def _select(self, matcher: Matcher, table: SeriesTable) -> Bool:
+        """bool[n] which rows match: a search among the symbols for each plain value wanted, else one test a distinct value."""
+        values = _plain_values(matcher)
+        if values is None:
+            return matcher.select(table)
+        symbols = table.symbols
+        found = [(value, bisect_left(symbols, value)) for value in values]
+        numbers = [number for value, number in found if number < len(symbols) and symbols[number] == value]
+        return np.isin(table.column(matcher.name), np.array(numbers, np.int32))
 
     def _one_metric(self, metric: str, ids: I64, starts: I64) -> I64:
         """The rows of one metric name, by two binary searches."""
@@ -262,6 +272,16 @@ class Index:
     def _bytes(self, start: int, size: int) -> bytes:
         have, end = self._end
         return end[start - have : start - have + size] if start >= have else self._read(start, size)
+
+
+def _plain_values(matcher: Matcher) -> frozenset[str] | None:
+    """The values that `=` or `=~"a|b|c"` asks for; None for other matchers and where the absent label is one of them."""
+    values = None
+    if matcher.op == "=":
+        values = frozenset([matcher.value])
+    elif matcher.op == "=~":
+        values = literal_alternatives(matcher.value)
+    return None if values is None or "" in values else values
 
 
 def _check_order(table: SeriesTable, last: SeriesTable | None) -> None:

@@ -7,6 +7,7 @@ others append.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import TypeVar
 
 import numpy as np
@@ -43,9 +44,8 @@ class OpenSamples:
     @classmethod
     def of(cls, capacity: int, refs: int) -> "OpenSamples":
         """An empty log with room for `capacity` samples of series with refs below `refs`."""
-        columns = LogColumns(
-            np.empty(capacity, np.int32), np.empty(capacity, np.int32), np.empty(capacity, np.int64), np.empty(capacity, np.int64)
-        )
+        narrow, wide = np.dtype(np.int32), np.dtype(np.int64)
+        columns = LogColumns(_mapped(capacity, narrow), _mapped(capacity, narrow), _mapped(capacity, wide), _mapped(capacity, wide))
         return cls(columns, np.full(refs, -1, np.int32))
 
     @property
@@ -75,7 +75,7 @@ class OpenSamples:
     def note_starts(self, first: int, start_ms: I64) -> None:
         """Start times of the rows from `first` on."""
         if self.start_ms is None:
-            self.start_ms = np.zeros(self.capacity, np.int64)
+            self.start_ms = _mapped(self.capacity, np.dtype(np.int64))
         self.start_ms[first : first + len(start_ms)] = start_ms
 
     def note_histograms(self, first: int, histograms: Histograms) -> None:
@@ -172,8 +172,13 @@ class Snapshot:
 
 def _longer(column: npt.NDArray[Scalar], room: int, used: int, rest: int | None = None) -> npt.NDArray[Scalar]:
     """A column of `room` places that starts with the `used` ones, the others set to `rest` or undefined."""
-    out = np.empty(room, column.dtype)
+    out = _mapped(room, column.dtype)
     out[:used] = column[:used]
     if rest is not None:
         out[used:] = rest
     return out
+
+
+def _mapped(room: int, dtype: "np.dtype[Scalar]") -> npt.NDArray[Scalar]:
+    """An array of zeros in memory pages of its own, which go back to the system with it; malloc would keep them for later."""
+    return np.frombuffer(mmap(-1, max(1, room) * dtype.itemsize), dtype, room)

@@ -36,18 +36,12 @@ class Slab:
     page_min_ms: I64
     page_max_ms: I64
     page_samples: I64
+    min_ms: int
+    max_ms: int
 
     @property
     def samples(self) -> int:
         return int(self.page_samples.sum())
-
-    @property
-    def min_ms(self) -> int:
-        return int(self.page_min_ms.min(initial=MAX_MS))
-
-    @property
-    def max_ms(self) -> int:
-        return int(self.page_max_ms.max(initial=MIN_MS))
 
     @property
     def size_bytes(self) -> int:
@@ -135,6 +129,8 @@ def _join(pages: list[_Page]) -> Slab:
         np.array([page.min_ms for page in pages], np.int64),
         np.array([page.max_ms for page in pages], np.int64),
         np.array([page.samples for page in pages], np.int64),
+        min((page.min_ms for page in pages), default=MAX_MS),
+        max((page.max_ms for page in pages), default=MIN_MS),
     )
 
 

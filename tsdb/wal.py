@@ -117,14 +117,19 @@ class Wal:
             return self.next_number
 
     def delete(self, numbers: Sequence[int]) -> None:
-        """Deletes segments that are not open."""
-        for number in numbers:
-            segment_path(self.directory, number).unlink(missing_ok=True)
-            self.newest_ms.pop(number, None)
-        sync_directory(self.directory)
+        """Deletes segments that are not open. Unavailable where the disk refuses."""
+        try:
+            for number in numbers:
+                segment_path(self.directory, number).unlink(missing_ok=True)
+                self.newest_ms.pop(number, None)
+            sync_directory(self.directory)
+        except OSError as error:
+            raise Unavailable(f"write-ahead log {self.directory}: cannot delete segments: {error}") from error
 
     def size_bytes(self) -> int:
-        return sum(path.stat().st_size for path in segment_paths(self.directory))
+        """Of all segments there are."""
+        with os.scandir(self.directory) as entries:
+            return sum(_size_of(entry) for entry in entries if entry.name.endswith(".wal"))
 
     def close(self) -> None:
         self.rotate()
@@ -217,6 +222,13 @@ def segment_path(directory: Path, number: int) -> Path:
 def segment_paths(directory: Path) -> list[Path]:
     """All segments there are, oldest first."""
     return sorted(path for path in directory.glob("*.wal") if path.stem.isdigit())
+
+
+def _size_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:  # deleted meanwhile
+        return 0
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The data that random queries are asked over: an hour and a half of 90 series of every shape, the same on every run.
+"""The data that random queries are asked over: an hour and a half of 80 series of every shape, the same on every run.
 
 Every sample lies between whole seconds, and every window of `random_queries` begins and ends on one: Prometheus 2 closes
 windows on the left, Prometheus 3 opens them, and only a sample exactly on the edge would tell.

@@ -26,7 +26,7 @@ ROUND = 250
 INSTANT_S = (START_MS + LENGTH_MS * 2 // 3) // 30_000 * 30 + STEP_PHASE_S
 RANGE_S, STEPS_S = (INSTANT_S - 1500, INSTANT_S + 900), (60, 90, 150)
 
-RANGES = ("41s", "1m1s", "2m7s", "5m3s", "10m1s", "17m")
+RANGES = ("41s", "1m1s", "2m7s", "5m3s", "10m1s", "17m3s")
 OFFSETS = ("", "", "", "", " offset 1m", " offset 7m30s", " offset -2m")
 TIMES = ("", "", "", f" @ {INSTANT_S - 600}", " @ start()", " @ end()")
 
@@ -74,7 +74,7 @@ ARITHMETIC, COMPARISONS = ("+", "-", "*", "/", "%", "^", "atan2"), ("==", "!=", 
 NUMBERS = ("0", "1", "2", "-3", "0.5", "1e3", "NaN", "Inf", "-Inf", "0x1F", ".25", "pi()")
 
 VOCABULARY = Vocabulary(
-    metrics=tuple(METRICS), labels=("job", "instance", "code", "le"), values=("api", "db", "a:1", "200", "0.5")
+    metrics=tuple(METRICS)[:-1], labels=("job", "instance", "code", "le"), values=("api", "db", "a:1", "200", "0.5")
 )
 
 

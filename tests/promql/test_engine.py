@@ -102,6 +102,14 @@ def test_bound_of_samples() -> None:
     ask("sum(y)", options=QueryOptions(max_samples=20))
 
 
+@pytest.mark.parametrize(
+    "query", ["max_over_time(y[10000d:1ms])", "max_over_time(x_total[1d:50ms])", "sum(max_over_time(vector(1)[1y:1ms]))"]
+)
+def test_a_subquery_is_bounded_before_it_takes_memory(query: str) -> None:
+    with pytest.raises(LimitExceeded, match="limit"):
+        ask(query, options=QueryOptions(max_samples=1_000_000))
+
+
 def test_bound_of_series() -> None:
     with pytest.raises(LimitExceeded, match="more than 3 series"):
         ask("x_total", options=QueryOptions(max_series=3))

@@ -208,6 +208,18 @@ def test_many_empty_series_find_room() -> None:
     assert len(decode(many.SerializeToString()).batch.row) == 30_000
 
 
+def test_counts_are_limited() -> None:
+    two = {1: request([("__name__", "a")], [("__name__", "b")]), 2: request_v2([("__name__", "a")], [("__name__", "b")])}
+    for version, raw in two.items():
+        for limits in (WireLimits(max_series=1), WireLimits(max_samples=1)):
+            with pytest.raises(BadData, match=r"over 1 series|or 1 samples"):
+                decode(raw, version, limits)
+        assert len(decode(raw, version, WireLimits(max_series=2, max_samples=2)).batch) == 2
+    row = v1.TimeSeries(labels=[v1.Label(name="__name__", value="h")], histograms=[one_histogram()])
+    with pytest.raises(BadData, match="over the limit of 10 bytes a request"):
+        decode(v1.WriteRequest(timeseries=[row]).SerializeToString(), 1, WireLimits(max_histogram_bytes=10))
+
+
 def test_metadata_only_requests() -> None:
     message = v1.WriteRequest()
     message.metadata.add(type=v1.MetricMetadata.COUNTER, metric_family_name="m_total", help="h", unit="bytes")
@@ -236,7 +248,7 @@ def test_symbols_cannot_blow_up_the_labels() -> None:
         message.timeseries.add(labels_refs=[1, 2, 3, 4]).samples.add(value=1, timestamp=1)
     raw = message.SerializeToString()
     assert len(decode(raw, 2).batch) == 2000
-    with pytest.raises(BadData, match="labels take over 1000000 bytes"):
+    with pytest.raises(BadData, match="labels of over 1000000 bytes"):
         decode(raw, 2, WireLimits(max_label_bytes=1_000_000))
 
 

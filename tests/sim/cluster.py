@@ -119,7 +119,7 @@ class Cluster:
     def __init__(
         self, directory: Path, seed: int, *, ingesters: int = 3, replication_factor: int = 3, announce: bool = False
     ) -> None:
-        self.dice = random.Random(seed)
+        self.dice, self.replication_factor = random.Random(seed), replication_factor
         self.directory, self.now_ms = directory, 500_000 * HOUR_MS
         self.bucket = FaultyBucket(FolderBucket(directory / "bucket"), self.dice)
         self.gateway = StoreGateway(self.bucket)
@@ -191,7 +191,7 @@ class Cluster:
             for i, labels in enumerate(rows):
                 at = slice(int(batch.offsets[i]), int(batch.offsets[i + 1]))
                 times = batch.t_ms[at]
-                assert (np.diff(times) > 0).all()
+                assert (np.diff(times) > 0).all() and start_ms <= times[0] and times[-1] < end_ms
                 assert batch.values[at].tolist() == [value_of(labels, t) for t in times.tolist()]
                 read |= {(labels, t) for t in times.tolist()}
         assert len(set(series)) == len(series)

@@ -58,9 +58,12 @@ def crash_or_restart(cluster: Cluster) -> None:
 def check_in_fair_weather(cluster: Cluster) -> None:
     rate, cluster.bucket.rate = cluster.bucket.rate, 0.0
     cluster.refresh()
-    if len(cluster.peers) == 1 and not all(peer.up for peer in cluster.peers.values()):
+    if cluster.replication_factor == 1 and not all(peer.up for peer in cluster.peers.values()):
         crash_or_restart(cluster)
     cluster.check()
+    start_ms = cluster.now_ms - cluster.dice.randrange(220 * HOUR_MS)
+    for tenant in cluster.sent:
+        cluster.check_tenant(tenant, start_ms=start_ms, end_ms=start_ms + cluster.dice.randrange(1, 50 * HOUR_MS))
     cluster.bucket.rate = rate
 
 

@@ -40,6 +40,14 @@ def test_a_matrix() -> None:
     )
 
 
+def test_as_many_samples_as_steps_keep_their_times() -> None:
+    present = np.array([[True, False, True], [False, True, False]])
+    matrix = Matrix(table({"a": "1"}, {"a": "2"}), STEPS, np.array([[1.0, 9, 3], [9, 2, 9]]), present)
+    assert query_response(Answer("matrix", matrix)) == HEAD % b"matrix" + (
+        b'[{"metric":{"a":"1"},"values":[[1.500,"1"],[3.500,"3"]]},{"metric":{"a":"2"},"values":[[2.500,"2"]]}]}}'
+    )
+
+
 def test_a_vector_keeps_its_order() -> None:
     matrix = Matrix(table({"a": "2"}, {"a": "1"}), Steps.instant(4000), np.array([[2.0], [1.0]]), np.ones((2, 1), bool))
     assert query_response(Answer("vector", matrix)) == HEAD % b"vector" + (

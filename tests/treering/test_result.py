@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import duckdb
 import matplotlib
+import msgspec
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -18,7 +19,7 @@ import pytest
 from promql.answer import Answer
 from promql.histogram_buckets import bucket_rows
 from promql.matrix import Matrix, Scalar, Steps
-from treering.histogram_json import parse_histograms
+from treering.histogram_json import HistogramBody, parse_histograms
 from treering.json_text import histogram_texts, query_response
 from treering.result import Result
 from tsdb.model.errors import BadData, QueryFailed
@@ -182,7 +183,7 @@ def test_native_histograms() -> None:
 @pytest.mark.parametrize("schema", [-4, 0, 3, 8])
 def test_histograms_back_from_json_keep_their_schema(schema: int) -> None:
     one = histograms(schema)
-    read = parse_histograms([json.loads(text) for text in histogram_texts(one)])
+    read = parse_histograms([msgspec.json.decode(text, type=HistogramBody) for text in histogram_texts(one)])
     assert read.schema.tolist() == [schema]
     for side in ("positive", "negative"):
         assert getattr(read, side).index.tolist() == getattr(one, side).index.tolist()
@@ -197,7 +198,7 @@ def test_custom_buckets_back_from_json() -> None:
         (np.array([0, 3]), np.array([0.5, 1.0, 7.0])),
     )
     one = Histograms(*kinds, zero + 4.5, zero + 5.5, zero, zero, positive, nothing, *bounds)
-    read = parse_histograms([json.loads(text) for text in histogram_texts(one)])
+    read = parse_histograms([msgspec.json.decode(text, type=HistogramBody) for text in histogram_texts(one)])
     assert read.schema.tolist() == [-53]
     for column in ("lower", "upper", "counts"):
         assert getattr(bucket_rows(read), column).tolist() == getattr(bucket_rows(one), column).tolist()

@@ -46,14 +46,15 @@ class LogColumns(NamedTuple):
 
 
 @register_jitable
-def _find(table, data, start, size, key):
-    mask = np.uint64(len(table.keys) - 1)
+def _find(keys, refs, arena, starts, sizes, data, start, size, key):
+    """(ref or -1, its slot or the free one it would take). Arrays one by one: out of a tuple each costs two atomic counts."""
+    mask = np.uint64(len(keys) - 1)
     slot = key & mask
     while True:
-        ref = table.refs[slot]
+        ref = refs[slot]
         if ref < 0:
             return -1, slot
-        if table.keys[slot] == key and table.sizes[ref] == size and same_bytes(table.arena, table.starts[ref], data, start, size):
+        if keys[slot] == key and sizes[ref] == size and same_bytes(arena, starts[ref], data, start, size):
             return ref, slot
         slot = (slot + np.uint64(1)) & mask
 
@@ -61,7 +62,7 @@ def _find(table, data, start, size, key):
 @njit(nogil=True, cache=True)
 def find_series(table, data, start, end, hashes, out):
     """Fills out i32[n] with the refs of label bytes data[start[i]:end[i]] of hashes[i], -1 = unknown; returns how many are."""
-    known, sizes, starts, arena = table.hashes, table.sizes, table.starts, table.arena
+    keys, refs, arena, starts, sizes, known = table
     unknown = 0
     ref = -1
     for i in range(len(hashes)):
@@ -71,7 +72,7 @@ def find_series(table, data, start, end, hashes, out):
             ref >= len(known) or known[ref] != hashes[i] or sizes[ref] != size
             or not same_bytes(arena, starts[ref], data, start[i], size)
         ):  # fmt: skip
-            ref, _ = _find(table, data, start[i], size, hashes[i])
+            ref, _ = _find(keys, refs, arena, starts, sizes, data, start[i], size, hashes[i])
         out[i] = ref
         unknown += ref < 0
     return unknown
@@ -84,16 +85,17 @@ def add_series(table, used, data, start, end, hashes, which, fresh, out):
     A series that is there by now (twice in one batch) takes no ref. Returns (refs taken, arena bytes used); the caller
     guarantees room in arena, starts and sizes, and a free slot.
     """
+    keys, refs, arena, starts, sizes, known = table
     taken = 0
     for i in which:
         size = end[i] - start[i]
-        ref, slot = _find(table, data, start[i], size, hashes[i])
+        ref, slot = _find(keys, refs, arena, starts, sizes, data, start[i], size, hashes[i])
         if ref < 0:
             ref = fresh[taken]
             taken += 1
-            table.arena[used : used + size] = data[start[i] : end[i]]
-            table.starts[ref], table.sizes[ref], table.hashes[ref] = used, size, hashes[i]
-            table.keys[slot], table.refs[slot] = hashes[i], ref
+            arena[used : used + size] = data[start[i] : end[i]]
+            starts[ref], sizes[ref], known[ref] = used, size, hashes[i]
+            keys[slot], refs[slot] = hashes[i], ref
             used += size
         out[i] = ref
     return taken, used
@@ -116,6 +118,7 @@ def append_samples(log, count, last, newest, refs, row, t_ms, bits, floor_ms, ce
     what became of each sample, sample_ref i32[m] whose it is; saved i64[m, 2] keeps what `newest` was before each stored one.
     Samples below floor_ms that are not the newest of their series, and those above ceiling_ms, are refused.
     """
+    log_ref, log_prev, log_t, log_bits = log
     at = count
     for j in range(len(row)):
         ref = refs[row[j]]
@@ -129,7 +132,7 @@ def append_samples(log, count, last, newest, refs, row, t_ms, bits, floor_ms, ce
             continue
         before = newest[ref, 0]
         if t <= before:
-            code[j] = _judge_late(log, last[ref], before, newest[ref, 1], t, bits[j], floor_ms)
+            code[j] = _judge_late(log_prev, log_t, log_bits, last[ref], before, newest[ref, 1], t, bits[j], floor_ms)
             if code[j] != STORED:
                 continue
         else:
@@ -137,14 +140,14 @@ def append_samples(log, count, last, newest, refs, row, t_ms, bits, floor_ms, ce
         saved[at - count, 0], saved[at - count, 1] = before, newest[ref, 1]
         if t > before:
             newest[ref, 0], newest[ref, 1] = t, bits[j]
-        log.ref[at], log.prev[at], log.t_ms[at], log.bits[at] = ref, last[ref], t, bits[j]
+        log_ref[at], log_prev[at], log_t[at], log_bits[at] = ref, last[ref], t, bits[j]
         last[ref] = at
         at += 1
     return at
 
 
 @register_jitable
-def _judge_late(log, place, newest_ms, newest_bits, t, bits, floor_ms):
+def _judge_late(prev, log_t, log_bits, place, newest_ms, newest_bits, t, bits, floor_ms):
     if t == newest_ms:
         return DUPLICATE if newest_bits == bits else CONFLICT
     if t < floor_ms:
@@ -152,9 +155,9 @@ def _judge_late(log, place, newest_ms, newest_bits, t, bits, floor_ms):
     for _ in range(CHAIN_STEPS):
         if place < 0:
             break
-        if log.t_ms[place] == t:
-            return DUPLICATE if log.bits[place] == bits else CONFLICT
-        place = log.prev[place]
+        if log_t[place] == t:
+            return DUPLICATE if log_bits[place] == bits else CONFLICT
+        place = prev[place]
     return STORED
 
 

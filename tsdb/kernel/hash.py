@@ -74,10 +74,10 @@ def hash_bytes(b, start, end):
 def same_bytes(a, a_start, b, b_start, size):
     """Whether a[a_start:a_start+size] equals b[b_start:b_start+size]; the caller guarantees both ranges."""
     if size < 8:
+        same = True
         for i in range(size):
-            if a[a_start + i] != b[b_start + i]:
-                return False
-        return True
+            same &= a[a_start + i] == b[b_start + i]
+        return same
     last = size - 8  # the last word overlaps the one before; no early exit, for callers compare what is most likely equal
     different = load_u64(a, a_start + last) ^ load_u64(b, b_start + last)
     for word in range((last + 7) >> 3):  # a loop of this form is vectorised, three times faster

@@ -79,12 +79,6 @@ class Columns(NamedTuple):
 @njit(nogil=True, cache=True, **OUTSIDE)
 def scan_v1(b, size, limits, out):
     """OK, BROKEN or FULL. b u8[2 * size + PADDING]: the body, then room for the arena; fills `out` (`Columns`)."""
-    return _scan_request(b, size, limits, out)  # thin, because what a kernel calls itself is compiled apart from what its callees call
-
-
-@register_jitable(**OUTSIDE)
-def _scan_request(b, size, limits, out):
-    """The work of `scan_v1`."""
     state = out.state
     state[:] = 0
     state[ARENA] = size

@@ -66,12 +66,6 @@ class Symbols(NamedTuple):
 @njit(nogil=True, cache=True, **OUTSIDE)
 def scan_v2(b, size, arena, limits, out, symbols):
     """OK, BROKEN or FULL. b u8[size + PADDING] is a Request; label bytes go to arena u8[...]; fills `out` and `symbols`."""
-    return _scan_request(b, size, arena, limits, out, symbols)
-
-
-@register_jitable(**OUTSIDE)
-def _scan_request(b, size, arena, limits, out, symbols):
-    """The work of `scan_v2`, which is thin for the reason that `scan_v1` is."""
     state = out.state
     state[:] = 0
     known = 0

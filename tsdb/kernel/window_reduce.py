@@ -286,15 +286,22 @@ def _quantile(q, window, size):
 
 @register_jitable(error_model="numpy")
 def _deviation(window, size):
-    """The median absolute deviation of sorted window[:size]; NaN if one of them is."""
-    if np.isnan(window[0]):
-        return np.nan
+    """The median absolute deviation of sorted window[:size]; NaN if one of them is, or the median is no finite number."""
     median = _quantile(0.5, window, size)
-    spread = np.empty(size)
-    for i in range(size):
-        away = abs(window[i] - median)
-        at = _place(away, spread, i)
-        for p in range(i, at, -1):
-            spread[p] = spread[p - 1]
-        spread[at] = away
-    return _quantile(0.5, spread, size)
+    if np.isnan(window[0]) or not np.isfinite(median):
+        return np.nan
+    right = _place(median, window, size)
+    left = right - 1
+    below = (size - 1) // 2
+    lower = away = 0.0
+    for rank in range(min(size - 1, below + 1) + 1):  # the nearest value to the median is on one of two sides
+        if right >= size or (left >= 0 and median - window[left] <= window[right] - median):
+            away = abs(window[left] - median)
+            left -= 1
+        else:
+            away = abs(window[right] - median)
+            right += 1
+        if rank == below:
+            lower = away
+    weight = 0.5 * (size - 1.0) - below
+    return lower * (1.0 - weight) + away * weight

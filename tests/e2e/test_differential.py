@@ -1,0 +1,91 @@
+"""Random queries, asked of Debian's Prometheus 2.42 and of Treering over the same data: every answer is equal, or the
+difference is one of `known_differences`, each of which a change between Prometheus 2.42 and 3 explains."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.peers import PROMETHEUS, Program, installed, prometheus, treering
+from remote.client import post_write
+from tests.e2e.answers import ask, difference
+from tests.e2e.known_differences import KNOWN, explained
+from tests.e2e.random_data import bodies
+from tests.e2e.random_queries import INSTANT_S, RANGE_S, Question, questions
+
+pytestmark = pytest.mark.skipif(not installed(PROMETHEUS), reason="prometheus is not installed")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one question asked of both: the two answers, and in words how they differ, if they do."""
+
+    path: str
+    text: str
+    own: dict[str, Any]
+    peer: dict[str, Any]
+    different: str
+
+    def kind(self) -> str:
+        if self.own["status"] == "error":
+            return f"error {self.own['errorType']}"
+        return "answers with data" if self.own["data"]["result"] else "empty answers"
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Program, Program]]:
+    """(Treering, Prometheus) over the same data."""
+    folder = tmp_path_factory.mktemp("differential")
+    flags = ("--enable-feature", "promql-experimental-functions")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TREERING_SELF_SCRAPE_S", "0")
+        with treering(folder / "own", *flags) as own, prometheus(folder / "peer") as peer:
+            for body in bodies():
+                for program in (own, peer):
+                    answer = post_write(program.url + "/api/v1/write", body)
+                    assert answer.status == 204, answer
+            yield own, peer
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(4000, marks=pytest.mark.slow)])
+def test_random_queries(servers: tuple[Program, Program], count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    own, peer = servers
+    with ThreadPoolExecutor(4) as pool:
+        verdicts = [one for found in pool.map(lambda q: judge(own, peer, q), questions(count)) for one in found]
+    kinds = Counter(verdict.kind() for verdict in verdicts)
+    reasons = [(verdict, explained(verdict.text, verdict.different)) for verdict in verdicts if verdict.different]
+    known = Counter(reason for _, reason in reasons if reason)
+    with capsys.disabled():
+        print(f"\n{count} random queries, {len(verdicts)} answers compared: {dict(kinds)}; differences explained: {dict(known)}")
+    open_ = [f"{verdict.path} {verdict.text}\n    {verdict.different}" for verdict, reason in reasons if not reason]
+    assert not open_, f"{len(open_)} of {len(verdicts)} differ:\n" + "\n".join(open_[:50])
+    assert kinds["answers with data"] > len(verdicts) / 2
+
+
+def judge(own: Program, peer: Program, question: Question) -> list[Verdict]:
+    """Both servers' answers to a question, instant and range."""
+    text = question.text
+    asked: list[tuple[str, dict[str, object]]] = [("query", {"query": text, "time": INSTANT_S})]
+    if not question.instant_only:
+        asked.append(("query_range", {"query": text, "start": RANGE_S[0], "end": RANGE_S[1], "step": question.step_s}))
+    verdicts = []
+    for path, params in asked:
+        ours, theirs = ask(own.url, path, **params), ask(peer.url, path, **params)
+        verdicts.append(Verdict(path, text, ours, theirs, difference(ours, theirs) or _further(text, ours, theirs)))
+    return verdicts
+
+
+def _further(text: str, ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    """What `difference` does not look at: the kind of an error, and the order of what is sorted."""
+    if ours["status"] == "error":
+        kinds = ours["errorType"], theirs["errorType"]
+        return "" if kinds[0] == kinds[1] else f"errors {kinds[0]} ({ours['error']}) and {kinds[1]} ({theirs['error']})"
+    if text.startswith("sort"):
+        mine, other = ([float(row["value"][1]) for row in answer["data"]["result"]] for answer in (ours, theirs))
+        return "" if all(a == b or a != a or abs(a - b) <= 1e-9 * abs(b) for a, b in zip(mine, other, strict=True)) else "order of values"
+    return ""
