@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from promql.ast import Span
-from promql.matrix import Matrix, Scalar
+from promql.ast import Expr, Span
+from promql.matrix import I64, Matrix, Scalar, Steps
 from tsdb.model.series import SeriesBatch
+from tsdb.model.source import Selection
 
 DELAYED_NAME_REMOVAL = "promql-delayed-name-removal"
+PER_STEP_STATS = "promql-per-step-stats"
 START_TIMESTAMPS = "use-start-timestamps"
 TYPE_AND_UNIT = "type-and-unit-labels"
 """Features that the evaluation knows, by Prometheus's names; those of the language are in `promql.typecheck`."""
@@ -34,24 +36,57 @@ class QueryOptions:
 
 
 @dataclass(slots=True)
+class ReadStats:
+    """One selection that a node asked of storage, and what came."""
+
+    selection: Selection
+    batches: int = 0
+    series: int = 0
+    samples: int = 0
+
+
+@dataclass(slots=True)
 class NodeStats:
-    """What one node of the tree took: `name` is its function or kind, seconds include its parts."""
+    """What one node of the tree took: `name` is its function or kind, seconds include its parts.
+
+    `streamed`: its value was made in `batches`. `again`: the node of an equal expression, whose value was taken. `counts` i64[k]
+    are the samples that its own selectors look at on each of its steps.
+    """
 
     name: str
     span: Span
     seconds: float = 0.0
     series: int = 0
     parts: list["NodeStats"] = field(default_factory=list)
+    expr: Expr | None = None
+    steps: Steps | None = None
+    streamed: bool = False
+    batches: int = 0
+    reads: list[ReadStats] = field(default_factory=list)
+    counts: I64 | None = None
+    again: "NodeStats | None" = None
 
 
 @dataclass(slots=True)
 class QueryStats:
-    """Samples and series read from storage, the most samples held at one time, and the tree of nodes (where a clock was given)."""
+    """Samples and series read from storage, and the most samples held at one time.
+
+    Where a clock was given also the tree of nodes, the time of the stages, and `per_step` i64[k], Prometheus's "queryable samples":
+    a sample counts at each step whose window it is in, and at each place of the query that looks at it.
+    """
 
     samples: int = 0
     series: int = 0
     peak_samples: int = 0
     root: NodeStats | None = None
+    steps: Steps | None = None
+    per_step: I64 | None = None
+    tell_steps: bool = False
+    """Whether the counts of single steps are told, not only their sum (feature `promql-per-step-stats`)."""
+    queue_s: float = 0.0
+    preparation_s: float = 0.0
+    evaluation_s: float = 0.0
+    sort_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

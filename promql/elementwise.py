@@ -43,9 +43,13 @@ def apply(name: str, vector: Matrix) -> Matrix:
 
 
 def clamp(vector: Matrix, *, low: F64, high: F64) -> Matrix:
-    """Each float held in low[j]..high[j] at step j; none at the steps where high is below low."""
+    """Each float held in low[j]..high[j] at step j; none at the steps where high is below low.
+
+    By Go's Min and Max: the infinity that settles the matter comes before NaN.
+    """
     with np.errstate(all="ignore"):
-        out = floats_only(vector, np.maximum(low, np.minimum(high, vector.values)))
+        cut = np.where((high == -np.inf) | (vector.values == -np.inf), -np.inf, np.minimum(high, vector.values))
+        out = floats_only(vector, np.where((low == np.inf) | (cut == np.inf), np.inf, np.maximum(low, cut)))
     return non_empty(replace(out, present=out.present & ~(high < low)))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from promql.annotations import Annotations
-from promql.answer import START_TIMESTAMPS, NodeStats, QueryOptions, QueryStats
+from promql.answer import START_TIMESTAMPS, NodeStats, QueryOptions, QueryStats, ReadStats
 from promql.ast import Expr, VectorSelector
 from promql.histogram_window import with_reset_hints, without_buckets
 from promql.matrix import Matrix, Scalar, Steps, Value
@@ -57,6 +57,9 @@ class Evaluation:
     kept: int = 0
     memo: dict[tuple[Expr, Steps], Value] = field(default_factory=dict)
     node: NodeStats | None = None
+    measured: dict[tuple[Expr, Steps], NodeStats] = field(default_factory=dict)
+    counting: bool = True
+    """Whether the samples that selectors look at are counted; not inside a subquery, whose own samples are."""
 
 
 def check_deadline(ev: Evaluation) -> None:
@@ -101,6 +104,9 @@ def select(ev: Evaluation, selector: VectorSelector, *, start_ms: int, end_ms: i
     Series of histograms may begin up to the lookback earlier: whether the first one is a reset shows in the one before it.
     """
     selection = Selection(selector.matchers, start_ms, end_ms, read.resolution_ms, read.aggregate)
+    told_of = ReadStats(selection)
+    if ev.node is not None:
+        ev.node.reads.append(told_of)
     batches = ev.source.select(selection)
     first = next(batches, None)
     if first is None:
@@ -115,6 +121,7 @@ def select(ev: Evaluation, selector: VectorSelector, *, start_ms: int, end_ms: i
         ev.notes.pass_on(batch.warnings)
         ev.stats.samples += batch.samples
         ev.stats.series += len(batch)
+        told_of.batches, told_of.series, told_of.samples = told_of.batches + 1, told_of.series + len(batch), told_of.samples + batch.samples
         if ev.stats.series > ev.options.max_series:
             raise LimitExceeded(f"the query selects more than {ev.options.max_series} series, which is the limit")
         if len(batch):

@@ -143,6 +143,8 @@ class Ingester:
                 report.written += [(tenant, meta) for meta in do(self._opened(tenant, place, now_ms))]
             except (TreeringError, OSError) as error:
                 report.failed[tenant] = str(error)
+            except Exception as error:  # a defect that one tenant's data brings out must not keep the others from being flushed
+                report.failed[tenant] = f"{type(error).__name__}: {error}"
         return report
 
     def _open(self, tenant: str, now_ms: int) -> TenantStore:

@@ -24,7 +24,8 @@ from tsdb.model.source import MAX_MS, MIN_MS, Selection, Source
 from tsdb.model.write import PushResult, WriteBatch
 
 KEEP_FLUSHED_MS = 15 * 60_000
-"""How long a flushed block is still answered from here: three refreshes of a store gateway that looks every 5 minutes."""
+"""How long a flushed block is still answered from here: three refreshes of a store gateway that looks every 5 minutes. 0 where
+every reader is told of new blocks at once (`announce`): they would only be read twice."""
 
 Announce = Callable[[BlockMeta], None]
 
@@ -96,7 +97,7 @@ class TenantStore:
         Returns the blocks written; raises what the bucket raises.
         """
         with self._flushing:
-            self._recent = tuple(one for one in self._recent if now_ms - one.written_ms < self._keep_ms)
+            self._forget_recent(now_ms)
             written = self._resume(now_ms)
             before_ms = self._cut_before(now_ms)
             if before_ms is not None:
@@ -107,6 +108,7 @@ class TenantStore:
     def flush(self, now_ms: int) -> list[BlockMeta]:
         """Writes all that is in the head into blocks, and returns them; raises what the bucket raises."""
         with self._flushing:
+            self._forget_recent(now_ms)
             return self._resume(now_ms) + self._cut(MAX_MS, now_ms)
 
     def close(self) -> None:
@@ -139,7 +141,8 @@ class TenantStore:
             meta = self._write(flush.cut, flush.windows[0])
             if meta is not None:
                 written.append(meta)
-                self._recent = (*self._recent, _Recent(Block(self._bucket, meta), meta, now_ms))
+                if self._keep_ms > 0:
+                    self._recent = (*self._recent, _Recent(Block(self._bucket, meta), meta, now_ms))
                 if self._announce is not None:
                     self._announce(meta)
             del flush.windows[0]
@@ -151,6 +154,9 @@ class TenantStore:
     def _write(self, cut: Cut, window: _Window) -> BlockMeta | None:
         batches = cut.select(Selection((), window.start_ms, window.end_ms))
         return write_block(self._bucket, batches, ulid=window.ulid, min_ms=window.start_ms, max_ms=window.end_ms)
+
+    def _forget_recent(self, now_ms: int) -> None:
+        self._recent = tuple(one for one in self._recent if now_ms - one.written_ms < self._keep_ms)
 
     def _recent_sources(self, selection: Selection) -> list[Source]:
         recent = {one.meta.ulid: one for one in self._recent}

@@ -128,7 +128,8 @@ def _scan_v2(buffer: U8, size: int, limits: WireLimits) -> tuple[Columns, Symbol
             raise BadData(f"remote write 2.0: broken protobuf at byte {columns.state[scan.OFFSET]} of {size}")
         if arena_bytes >= limits.max_label_bytes:
             raise BadData(f"{_too_many(limits)}, or labels of over {limits.max_label_bytes} bytes when symbols are put in")
-        series = samples = names = size // 2 + 1
+        series = samples = size // 2 + 1
+        names = min(size // 2 + 1, 2 * limits.max_series)
         arena_bytes = min(4 * arena_bytes, limits.max_label_bytes)
 
 

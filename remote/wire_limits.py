@@ -10,11 +10,12 @@ import numpy.typing as npt
 class WireLimits:
     """Bounds of one request.
 
-    max_body_bytes is the body as it comes, max_decoded_bytes what snappy makes of it, max_label_bytes the canonical labels of a 2.0
-    request, where a few bytes of references can stand for long symbols. A snappy body expands at most 21:1, so a header that
-    promises more than `ratio` lies. Cortex allows 30 names and 2,048 bytes a value; Kubernetes' own series have more, so the
-    defaults are wider. The other bounds are what a full body of real
-    series reaches (64 bytes a series, 16 a sample); a hostile one could hold ten times as many, in as much more memory.
+    max_body_bytes is the body as it comes, max_decoded_bytes what snappy makes of it; a snappy body expands at most 21:1, so a
+    header that promises more than `ratio` lies. max_label_bytes is the canonical labels of a 2.0 request, where a few bytes of
+    references can stand for long symbols. max_series (also of exemplars and histograms) and max_samples are what a full body
+    of real series reaches, 64 bytes a series and 16 a sample; a hostile one could hold many times more, and take the memory.
+
+    Cortex allows 30 label names and 2,048 bytes a value; Kubernetes' own series have more, so the defaults are wider.
     Exemplars and metadata beyond their limits are left out and told.
     """
 

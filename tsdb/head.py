@@ -77,6 +77,7 @@ class HeadOptions:
 class HeadStats:
     """Figures for metrics and status pages."""
 
+    opened_ms: int
     series: int
     samples: int
     sealed_samples: int
@@ -117,7 +118,7 @@ class Cut:
 class Head:
     """See the top of this file. All methods may be called from any thread."""
 
-    def __init__(self, directory: Path, options: HeadOptions) -> None:
+    def __init__(self, directory: Path, options: HeadOptions, *, opened_ms: int) -> None:
         self.directory, self.options = directory, options
         self._lock = Lock()
         self._dropping = Lock()
@@ -127,14 +128,14 @@ class Head:
         self._wal = Wal(directory, options.wal_sync, options.segment_bytes)
         self._cuts: list[Cut] = []
         self._marks: list[Mark] = []
-        self._closed = False
+        self._closed, self._opened_ms = False, opened_ms
         self.replayed = ReplayReport()
 
     @classmethod
     def open(cls, directory: Path, *, options: HeadOptions, now_ms: int) -> "Head":
         """The head whose log is in a directory (made if missing), replayed; `replayed` tells what was found."""
         directory.mkdir(parents=True, exist_ok=True)
-        head = cls(directory, options)
+        head = cls(directory, options, opened_ms=now_ms)
         head._marks = read_marks(directory)
         replay = Replay(head._memory, head._exemplars, head._metadata)
         replay.run(head._wal, head._marks)
@@ -234,7 +235,7 @@ class Head:
             sealed = sum(slab.samples for slab in slabs)
             logs = sum(view.part.content.count for view in views if not isinstance(view.part.content, Slab))
             return HeadStats(
-                len(self._memory.index), sealed + logs, sealed, sum(slab.size_bytes for slab in slabs),
+                self._opened_ms, len(self._memory.index), sealed + logs, sealed, sum(slab.size_bytes for slab in slabs),
                 self._memory.index.label_bytes, len(self._exemplars), len(self._metadata), len(self._cuts),
                 len(self._wal.newest_ms), self._wal.size_bytes(), self._wal.syncs, self._wal.failures,
                 bounds[0] if bounds else None, bounds[1] if bounds else None,
@@ -272,8 +273,9 @@ class Head:
         """Stores a batch under the lock; returns what is to be synced."""
         number = self._wal.prepare()
         window_ms, memory = self.options.out_of_order_window_ms, self._memory
-        floor_ms = MIN_MS if window_ms is None else memory.max_ms - window_ms
         ceiling_ms = min(now_ms + self.options.future_limit_ms, MAX_MS - 1)
+        # What was stored while the clock ran ahead must not close the window for all.
+        floor_ms = MIN_MS if window_ms is None else min(memory.max_ms, ceiling_ms) - window_ms
         refs = self._refs(batch, result, ceiling_ms)
         groups = _groups(batch, refs)
         first = memory.make_room(sum(len(group.row) for group in groups)).count

@@ -22,8 +22,9 @@ from tsdb.slab import Slab, seal, trim
 
 MIN_LOG, MAX_LOG = 1 << 14, 1 << 22
 """Samples in a log. The upper bound is 100 MB, and a quarter of a second to seal."""
-SAMPLES_PER_SERIES = 16
-"""A log is full once it holds so many of each series: enough for pages to pack well."""
+SAMPLES_PER_SERIES, FEWEST_PER_SERIES = 64, 16
+"""A log is full once it holds so many of each series: long runs pack and decode well. Past SPARE_LOG samples in all, fewer do."""
+SPARE_LOG = 1 << 20
 MAX_LOG_HISTOGRAM_BYTES = 64 << 20
 
 FINGERPRINT = 0x7FF9
@@ -100,7 +101,7 @@ class HeadMemory:
         """The open log, with room for `count` more samples."""
         log = self.open
         if log.count + count > log.capacity or log.histogram_bytes > MAX_LOG_HISTOGRAM_BYTES:
-            wanted = min(MAX_LOG, max(MIN_LOG, SAMPLES_PER_SERIES * len(self.index)))
+            wanted = _log_size(len(self.index))
             if log.count * 8 >= wanted * 7 or (log.count and log.histogram_bytes > MAX_LOG_HISTOGRAM_BYTES):
                 log = self.freeze()
             if log.count + count > log.capacity:
@@ -188,6 +189,11 @@ class HeadMemory:
         self.newest, self.id, self.logged = newest, ids, logged
         if had:
             self.open.grow_refs(room)
+
+
+def _log_size(series: int) -> int:
+    """How many samples a log should take before it is sealed."""
+    return min(MAX_LOG, max(MIN_LOG, FEWEST_PER_SERIES * series, min(SAMPLES_PER_SERIES * series, SPARE_LOG)))
 
 
 def fingerprints(h: Histograms) -> I64:

@@ -3,17 +3,61 @@
 import re
 from dataclasses import dataclass
 
+_LABELS = r"[\w, ]*"
+
 
 @dataclass(frozen=True, slots=True)
 class KnownDifference:
-    """A query and a difference that both patterns are found in."""
+    """A change between the versions.
+
+    `query` and `different` are patterns that a random query and the words of its difference must both hold for the change to
+    explain it; `example` is a query over `random_data` that shows it, instant and range, or only over a range.
+    """
 
     reason: str
     query: str
     different: str
+    example: str
 
 
-KNOWN: tuple[KnownDifference, ...] = ()
+KNOWN = (
+    KnownDifference(
+        "3 takes the metric name away where atan2 has one scalar operand; 2.42 forgets to",
+        r"\batan2\b",
+        r"is only in the (first|second)|^status",
+        "quota atan2 0.25",
+    ),
+    KnownDifference(
+        "3 tells of matches that are not unique before a comparison drops any of them; 2.42 only looks at those it keeps",
+        r"(==|!=|<|>)",
+        r"^status error \(multiple matches for labels: (many-to-one matching must be explicit|grouping labels must ensure).*and success",
+        "flat == on (job) quota",
+    ),
+    KnownDifference(
+        "3 keeps the range of predict_linear(x[d] @ t, s) in its place at every step; 2.42 moves it along with the steps",
+        r"predict_linear\([^@]*\[\w+\] @",
+        r"times \d+ and \d+| at \d+: |is only in the first",
+        "predict_linear(mem_bytes[5m3s] @ start(), 60)",
+    ),
+    KnownDifference(
+        "3 makes stddev and stdvar of one NaN or infinite sample NaN; 2.42 makes them 0",
+        r"\b(stddev|stdvar)\b",
+        r"NaN and 0$",
+        'stddev by (text) (odd * Inf) or stdvar(quota{job="api"} * NaN)',
+    ),
+    KnownDifference(
+        "3 groups count_values by the same labels at every step; 2.42 loses the last of three or more after the first step",
+        rf"count_values by \({_LABELS},{_LABELS},{_LABELS}\)",
+        r"is only in the (first|second)|times \d+ and \d+",
+        'count_values by (version, job, instance) ("v", build_info)',
+    ),
+    KnownDifference(
+        "3 extrapolates a rate to the window's edge only where a sample is due there, then cuts at zero; 2.42 the other way round",
+        r"\byoung\b",
+        r" at \d+: ",
+        "increase(young[1m1s])",
+    ),
+)
 
 
 def explained(query: str, different: str) -> str:

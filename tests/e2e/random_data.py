@@ -22,6 +22,10 @@ SLICE_MS = 60_000
 JOBS, INSTANCES = ("api", "db", "web"), ("a:1", "b:2")
 BOUNDS = ("0.05", "0.1", "0.5", "1", "5", "+Inf")
 
+OLD = 1000.0
+"""Where counters start: so far above a step's rise that no extrapolation of `rate` meets 0, where Prometheus 2 and 3 differ.
+The series `young` starts at 0, for those who want to see that."""
+
 Points = tuple[I64, F64]
 
 
@@ -60,6 +64,8 @@ def all_series() -> dict[Labels, Points]:
     for text in ('quo"te', "back\\slash", "ünïcode", "spa ce", "{brace}", "1"):
         series[_name("odd", text=text, job="api")] = _gauge(chance, spread=2.0, special=True)
     series[_name("sparse", job="api")] = _thin(_gauge(chance, spread=9.0, special=False), 19)
+    t_ms = START_MS + 500 + np.arange(0, LENGTH_MS, 15_000, dtype=np.int64)
+    series[_name("young", job="db")] = t_ms, np.arange(len(t_ms)) % 40 * 1.0
     series[_name("late", job="db")] = _thin(_counter(chance, gap_s=15), 7)
     return series
 
@@ -78,12 +84,12 @@ def _times(chance: np.random.Generator, gap_s: int) -> I64:
 
 
 def _counter(chance: np.random.Generator, *, gap_s: int) -> Points:
-    """A counter in steps of 1/8 that starts again now and then, and goes stale somewhere."""
+    """A counter in steps of 1/8 that starts again at OLD now and then, and goes stale somewhere."""
     t_ms = _times(chance, gap_s)
     rise = np.floor(chance.gamma(2.0, 40.0, len(t_ms))) / 8
-    values = np.cumsum(rise)
+    values = OLD + np.cumsum(rise)
     for at in chance.integers(0, len(t_ms), 3):
-        values[at:] -= values[at] - rise[at]
+        values[at:] -= values[at] - rise[at] - OLD
     return _with_stale(chance, t_ms, values)
 
 
@@ -116,9 +122,9 @@ def _histogram(chance: np.random.Generator, name: str, job: str, *, lines: bool 
     """A classic histogram: cumulative buckets, and `_sum` and `_count` if `lines`."""
     t_ms = _times(chance, 15)
     seen = chance.poisson(9.0, (len(BOUNDS), len(t_ms))).astype(float)
-    buckets = np.cumsum(np.cumsum(seen, axis=1), axis=0)
+    buckets = OLD + np.cumsum(np.cumsum(seen, axis=1), axis=0)
     found = {_name(f"{name}_bucket", job=job, le=le): (t_ms, buckets[i]) for i, le in enumerate(BOUNDS)}
     if lines:
         found[_name(f"{name}_count", job=job)] = t_ms, buckets[-1]
-        found[_name(f"{name}_sum", job=job)] = t_ms, np.cumsum(seen.sum(axis=0)) / 4
+        found[_name(f"{name}_sum", job=job)] = t_ms, OLD + np.cumsum(seen.sum(axis=0)) / 4
     return found

@@ -7,6 +7,7 @@ All ranges, offsets, evaluation times and subqueries keep clear of one another: 
 no window has such an edge. STEP_PHASE_S + a range is never a multiple of 30 s.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -118,12 +119,10 @@ def _draw(number: int) -> Iterator[str]:
 def queries() -> Text:
     """Whole queries: mostly vectors, some scalars, sorted vectors and range vectors."""
     shared = _clear_of_edges(instant_vectors(VOCABULARY, depth=2))
-    known = vectors(3)
+    known, own = vectors(3), st.builds("{}({})".format, st.sampled_from(("sort", "sort_desc")), vectors(1)) | ranges(1)
     return st.one_of(
-        known, known, known, vectors(2), shared, shared,
+        *[_clear_of_edges(texts) for texts in (known, known, known, vectors(2), own)], shared, shared,
         _clear_of_edges(scalars(VOCABULARY, depth=2)),
-        st.builds("{}({})".format, st.sampled_from(("sort", "sort_desc")), vectors(1)),
-        ranges(1),
     )  # fmt: skip
 
 
@@ -285,6 +284,10 @@ _MAKERS: tuple[Callable[[DrawFn, int], str], ...] = (
 
 _EDGES = {"[30s": "[31s", "[1m": "[61s", "[90s": "[91s", "[5m": "[5m1s", "[10m": "[10m1s", "[1h": "[30m7s", "@ 60": f"@ {INSTANT_S - 900}"}
 
+_COUNTERS = ("req_total", "err_total", "late", "lat_bucket", "lat_count", "lat_sum", "size_bucket")
+_RATE_OF_ANYTHING = re.compile(rf"\b(?:rate|increase)\((?!(?:{'|'.join(_COUNTERS)})\b)")
+"""`rate` and `increase` of what is no counter: Prometheus 2 and 3 extrapolate them to zero differently."""
+
 
 def _clear_of_edges(texts: Text) -> Text:
     """The same queries with windows that end nowhere near a sample or a step."""
@@ -292,6 +295,6 @@ def _clear_of_edges(texts: Text) -> Text:
     def moved(text: str) -> str:
         for edge, clear in _EDGES.items():
             text = text.replace(edge, clear)
-        return text
+        return _RATE_OF_ANYTHING.sub("delta(", text)
 
     return texts.map(moved)

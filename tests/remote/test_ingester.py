@@ -131,6 +131,31 @@ def test_one_broken_tenant_stops_no_other(tmp_path: Path) -> None:
     assert times(again, "a") == [NOW_MS]
 
 
+def test_a_defect_that_one_tenant_brings_out_stops_no_other(tmp_path: Path) -> None:
+    class Trapped:
+        """A bucket with a bug for one tenant."""
+
+        def put(self, key: str, data: bytes) -> None:
+            if key.startswith("a/"):
+                raise ZeroDivisionError("division by zero")
+            bucket.put(key, data)
+
+    bucket = FolderBucket(tmp_path / "bucket")
+    one = Ingester("i", tmp_path / "wal", Trapped(), LimitsTable(), FAST, now_ms=NOW_MS)  # type: ignore[arg-type]
+    push(one, "a", NOW_MS), push(one, "b", NOW_MS)
+    report = one.flush(NOW_MS)
+    assert report.failed == {"a": "ZeroDivisionError: division by zero"}
+    assert [tenant for tenant, _ in report.written] == ["b"]
+    assert times(one, "a") == [NOW_MS]
+
+
+def test_a_block_that_readers_were_told_of_is_not_kept(tmp_path: Path) -> None:
+    one = ingester(tmp_path, options=IngesterOptions(wal_sync="os", keep_flushed_ms=0))
+    push(one, "a", NOW_MS)
+    one.flush(NOW_MS)
+    assert times(one, "a") == []
+
+
 def test_tenants_are_bounded(tmp_path: Path) -> None:
     one = ingester(tmp_path, options=IngesterOptions(wal_sync="os", max_tenants=2))
     push(one, "a", NOW_MS), push(one, "b", NOW_MS)

@@ -129,3 +129,16 @@ def test_exemplars_and_metadata_of_all_replicas_once(tmp_path: Path) -> None:
     assert [(one.labels, [o.t_ms for o in one.exemplars]) for one in found] == [(UP, [100, 101, 102])]
     assert cluster.querier.exemplars(["a"], [(Matcher("job", "=", "x"),)], start_ms=0, end_ms=1000) == []
     assert cluster.querier.metadata(["a"]) == [help_text]
+
+
+def test_a_bucket_can_be_read_without_ingesters(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, 1, factor=1)
+    push(cluster.ingesters[0], "a", 1)
+    cluster.ingesters[0].flush(NOW_MS)
+    cluster.gateway.refresh(NOW_MS)
+    reader = Querier(None, lambda instance: cluster.peers[instance.id], cluster.gateway)
+    assert read(reader.source("a")) == ({str(UP): [(1, 1.0)]}, ())
+    assert reader.source("a").series(ALL).rows() == [UP] and reader.metadata(["a"]) == []
+    nobody = Querier(MemoryMembership(), lambda instance: cluster.peers[instance.id], cluster.gateway)
+    with pytest.raises(Unavailable, match="empty ring"):
+        read(nobody.source("a"))

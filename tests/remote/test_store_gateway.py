@@ -7,6 +7,7 @@ from tests.remote.batches import series_batch
 from tsdb.block_meta import BlockMeta, new_ulid
 from tsdb.block_writer import write_block
 from tsdb.bucket import FolderBucket, PrefixBucket
+from tsdb.model.errors import Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch
@@ -92,6 +93,28 @@ def test_a_damaged_meta_is_named_in_every_answer_and_read_again(tmp_path: Path) 
     flip(meta, meta.stat().st_size // 2)
     gateway.refresh(0)
     assert read(gateway.source("a"))[1] == () and len(read(gateway.source("a"))[0][str(DOWN)]) == 2
+
+
+def test_a_meta_that_cannot_be_read_now_stops_no_other_and_is_told(tmp_path: Path) -> None:
+    class Shy(FolderBucket):
+        """A bucket that does not answer for one object."""
+
+        def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+            if shy and key == f"a/{bad.ulid}/meta.json":
+                raise Unavailable(f"get {key}: 503 Slow Down")
+            return super().get(key, start, size)
+
+    bucket = Shy(tmp_path)
+    bad, shy = put(bucket, "a", 0, 1), True
+    put(bucket, "a", 100, 2), put(bucket, "b", 0, 3)
+    gateway = StoreGateway(bucket)
+    gateway.refresh(0)
+    found, warnings = read(gateway.source("a"))
+    assert found[str(DOWN)] == [(100, 1.0)] and bad.ulid in warnings[0] and "503 Slow Down" in warnings[0]
+    assert read(gateway.source("b"))[1] == ()
+    shy = False
+    gateway.refresh(0)
+    assert read(gateway.source("a"))[0][str(DOWN)] == [(0, 1.0), (100, 1.0)]
 
 
 @pytest.mark.parametrize("part", ["pages-000000", "index"])

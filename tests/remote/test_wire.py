@@ -220,6 +220,43 @@ def test_counts_are_limited() -> None:
         decode(v1.WriteRequest(timeseries=[row]).SerializeToString(), 1, WireLimits(max_histogram_bytes=10))
 
 
+def fields_of(message: bytes) -> list[bytes]:
+    """The top-level fields of a message whose fields are all length-delimited and short."""
+    out, at = [], 0
+    while at < len(message):
+        end = at + 2 + message[at + 1]
+        out.append(message[at:end])
+        at = end
+    return out
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_fields_in_any_order_mean_the_same(seed: int) -> None:
+    rng = random.Random(seed)
+    row = v1.TimeSeries(labels=[v1.Label(name=n, value="v" + n) for n in ("__name__", "a", "b")], histograms=[one_histogram()])
+    row.samples.add(value=1.5, timestamp=-7)
+    row.samples.add(timestamp=8)
+    parts = [*fields_of(row.SerializeToString()), b"\x3a\x01x", b"\x0a\x06\x0a\x01z\x12\x01z", b"\x0a\x06\x12\x01y\x0a\x01y"]
+    rng.shuffle(parts)
+    body = b"".join(parts)
+    batch = decode(b"\x10\x05" + b"\x0a" + bytes([len(body) | 0x80, 0]) + body).batch if len(body) < 128 else None
+    assert batch is not None
+    assert labels_of(batch) == [Labels.of({"__name__": "v__name__", "a": "va", "b": "vb", "y": "y", "z": "z"})]
+    assert sorted(zip(batch.t_ms.tolist(), batch.values.tolist(), strict=True)) == [(-7, 1.5), (8, 0.0)]
+    assert batch.histograms is not None and batch.histograms.histograms.count.tolist() == [3.0]
+
+
+def test_unpacked_and_split_histogram_fields() -> None:
+    spans = b"\x5a\x04\x08\x02\x10\x01" + b"\x5a\x02\x10\x01"  # offsets 1 and 0, one bucket each
+    deltas = b"\x60\x02" + b"\x62\x01\x02"  # +1 unpacked, +1 packed
+    message = deltas[:2] + spans + b"\x08\x03" + deltas[2:] + b"\x78\x05"
+    row = b"\x0a\x0d\x0a\x08__name__\x12\x01h" + b"\x22" + bytes([len(message)]) + message
+    batch = decode(b"\x0a" + bytes([len(row)]) + row).batch
+    assert batch.histograms is not None
+    got = batch.histograms.histograms.positive
+    assert (got.index.tolist(), got.counts.tolist(), batch.histograms.t_ms.tolist()) == ([1, 2], [1.0, 2.0], [5])
+
+
 def test_metadata_only_requests() -> None:
     message = v1.WriteRequest()
     message.metadata.add(type=v1.MetricMetadata.COUNTER, metric_family_name="m_total", help="h", unit="bytes")

@@ -117,13 +117,20 @@ class Cluster:
     """Some ingesters over one bucket, a distributor and a querier."""
 
     def __init__(
-        self, directory: Path, seed: int, *, ingesters: int = 3, replication_factor: int = 3, announce: bool = False
+        self,
+        directory: Path,
+        seed: int,
+        *,
+        ingesters: int = 3,
+        replication_factor: int = 3,
+        zones: int = 0,
+        announce: bool = False,
     ) -> None:
-        self.dice, self.replication_factor = random.Random(seed), replication_factor
+        self.zones, self.dice, self.replication_factor = zones, random.Random(seed), replication_factor
         self.directory, self.now_ms = directory, 500_000 * HOUR_MS
         self.bucket = FaultyBucket(FolderBucket(directory / "bucket"), self.dice)
         self.gateway = StoreGateway(self.bucket)
-        self.membership = MemoryMembership(replication_factor=replication_factor)
+        self.membership = MemoryMembership(replication_factor=replication_factor, zone_aware=zones > 0)
         self._announce = self.gateway.add if announce else None
         self.peers: dict[str, FaultyPeer] = {}
         for i in range(ingesters):
@@ -217,7 +224,8 @@ class Cluster:
         )
         self.peers[name] = FaultyPeer(ingester, self.dice)
         tokens = instance_tokens(name)
-        self.membership.join(Instance(name, name, State.ACTIVE, "", tokens, self.now_ms, self.now_ms))
+        zone = f"zone-{int(name.split('-')[1]) % self.zones}" if self.zones else ""
+        self.membership.join(Instance(name, name, State.ACTIVE, zone, tokens, self.now_ms, self.now_ms))
 
 
 def value_of(labels: Labels, t_ms: int) -> float:

@@ -77,7 +77,12 @@ def test_one_ingester(seed: int, tmp_path: Path) -> None:
     run(Cluster(tmp_path, seed, ingesters=1, replication_factor=1, announce=True), 80)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(6))
+def test_six_ingesters_in_three_zones(seed: int, tmp_path: Path) -> None:
+    run(Cluster(tmp_path, seed, ingesters=6, zones=3), 60)
+
+
+@pytest.mark.parametrize("seed", range(6))
 def test_five_ingesters_share_the_series(seed: int, tmp_path: Path) -> None:
     run(Cluster(tmp_path, seed, ingesters=5), 60)
 
@@ -98,6 +103,26 @@ def test_two_of_three_down_is_told(tmp_path: Path) -> None:
     assert not cluster.push("a", {SERIES[2]: [cluster.now_ms]})
     with pytest.raises(Unavailable, match="2 ingesters failed, and 1 may"):
         cluster.check()
+
+
+def test_zones_may_be_lost_one_at_a_time(tmp_path: Path) -> None:
+    """Six ingesters in three zones: all of one zone may be gone; one more elsewhere is one too many for some series."""
+    cluster = Cluster(tmp_path, 0, ingesters=6, zones=3)
+    everything = {labels: [cluster.now_ms] for labels in SERIES}
+    assert cluster.push("a", everything)
+    for name in ("ingester-0", "ingester-3"):
+        cluster.crash(name)
+        assert cluster.push("a", {labels: [cluster.now_ms + 1] for labels in SERIES})
+        cluster.check()
+    cluster.advance(120_000)
+    assert cluster.push("a", {labels: [cluster.now_ms] for labels in SERIES})
+    cluster.check()
+    cluster.crash("ingester-1")
+    assert not cluster.push("a", {labels: [cluster.now_ms + 2] for labels in SERIES})
+    with pytest.raises(Unavailable):
+        cluster.check()
+    cluster.restart("ingester-1")
+    cluster.check()
 
 
 def test_every_operation_of_a_flush_may_fail(tmp_path: Path) -> None:

@@ -351,3 +351,21 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
             assert set(range(dropped_before, acked + 1)) <= set(times) <= set(range(acked + 2))
             assert all(t == value for t, value in points)
         first = acked + 2
+
+
+def test_a_drop_on_a_full_disk_gives_room_back(tmp_path: Path) -> None:
+    head = opened(tmp_path, HeadOptions(segment_bytes=200))
+    for t in range(20):
+        head.append(write_of({row: [(t, float(t))] for row in ROWS}), now_ms=NOW)
+    before = head.stats().wal_bytes
+    cut = head.cut(15)
+    assert cut is not None
+    with file_limit(5), pytest.raises(Unavailable, match="marks"):
+        head.drop(cut)
+    assert head.stats().wal_bytes < before / 2, "segments are deleted though nothing can be written"
+    assert head.append(write_of({row: [(20, 20.0)] for row in ROWS}), now_ms=NOW).samples == 3
+    later = head.cut(17)
+    assert later is not None
+    head.drop(later)
+    head.close()
+    assert times_of(tmp_path)[0] == [17, 18, 19, 20]

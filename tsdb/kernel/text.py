@@ -4,6 +4,8 @@ Whole numbers below 2^53 (most counters and gauges) are written here; of all oth
 (`digits`, made by orjson in one call) and are copied, or laid out anew where Go and orjson differ.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numba.extending import register_jitable
@@ -17,10 +19,13 @@ STAMP_BYTES = 24
 POINT_BYTES = STAMP_BYTES + 32
 """At most so many bytes take a pair, its comma included: a value has 17 digits and up to 6 zeros, or 21 digits, and a sign."""
 
+LEAN: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
+"""Compiler options: arrays are not reference-counted, for none is made here, and no wrapper for C is compiled."""
+
 _COMMA, _MINUS, _PLUS, _POINT, _ZERO, _QUOTE, _OPEN, _CLOSE, _E = 44, 45, 43, 46, 48, 34, 91, 93, 101
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, **LEAN)
 def write_series(texts, text_offsets, offsets, at, t_ms, values, digits, stamps, out):
     """How many bytes of `out` are written: for each of n series texts[2i], its pairs between commas, then texts[2i+1].
 
@@ -59,13 +64,13 @@ def write_series(texts, text_offsets, offsets, at, t_ms, values, digits, stamps,
     return used
 
 
-@register_jitable
+@register_jitable(**LEAN)
 def is_plain(value):
     """Whether a value's text is made without its digits: whole below 2^53, NaN or infinite."""
     return not (abs(value) < np.inf) or (abs(value) < WHOLE_LIMIT and value == np.floor(value))
 
 
-@register_jitable
+@register_jitable(**LEAN)
 def _write_stamps(t_ms, stamps):
     """Each row of stamps gets the seconds of one time, up to three decimals, and its length in the last place."""
     for i in range(len(t_ms)):
@@ -84,7 +89,7 @@ def _write_stamps(t_ms, stamps):
         row[STAMP_BYTES] = used
 
 
-@register_jitable
+@register_jitable(**LEAN)
 def _put_int(out, used, n):
     """Bytes used after the decimal digits of n >= 0."""
     size, bound = 1, 10
@@ -97,7 +102,7 @@ def _put_int(out, used, n):
     return used + size
 
 
-@register_jitable
+@register_jitable(**LEAN)
 def _put_plain(out, used, value):
     """Bytes used after the text of an `is_plain` value."""
     if np.isnan(value):
@@ -113,7 +118,7 @@ def _put_plain(out, used, value):
     return _put_int(out, used, np.int64(abs(value)))
 
 
-@register_jitable
+@register_jitable(**LEAN)
 def _put_digits(out, used, digits, d):
     """(bytes used, where the next number starts) after the number at digits[d] in Go's text."""
     start = used
@@ -131,7 +136,7 @@ def _put_digits(out, used, digits, d):
     return used, d + 1
 
 
-@register_jitable
+@register_jitable(**LEAN)
 def _put_exponent(out, start, used, digits, d):
     """The same for a number whose mantissa is out[start:used] and whose exponent is at digits[d].
 
