@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 
 from remote.flush import BLOCK_RANGE_MS
 from remote.limits import Limits, LimitsTable
@@ -29,12 +30,15 @@ Announce = Callable[[str, BlockMeta], None]
 
 @dataclass(frozen=True, slots=True)
 class IngesterOptions:
-    """How an ingester works. `series_share` is its part of a tenant's global limits: replication factor / ingesters."""
+    """How an ingester works. `series_share` is its part of a tenant's global limits: replication factor / ingesters.
+
+    Each tenant that is written to costs about 100 KB and an open file, so `max_tenants` must stay below `ulimit -n`.
+    """
 
     wal_sync: str = "commit"
     block_range_ms: int = BLOCK_RANGE_MS
     keep_flushed_ms: int = KEEP_FLUSHED_MS
-    max_tenants: int = 10_000
+    max_tenants: int = 1_000
     series_share: float = 1.0
 
 
@@ -48,11 +52,12 @@ class TickReport:
 
 @dataclass(slots=True)
 class _Tenant:
-    """A tenant's place: its store once it is open, and the last reason why it could not be opened."""
+    """A tenant's place: its store once it is open, and the last reason why it could not be opened. `gone` once forgotten."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     store: TenantStore | None = None
     broken: str = ""
+    gone: bool = False
 
 
 class Ingester:
@@ -117,7 +122,11 @@ class Ingester:
 
     def tick(self, now_ms: int) -> TickReport:
         """Cuts heads whose time it is, writes blocks, and tries again what failed before."""
-        return self._each(self.tenants(), now_ms, lambda store: store.tick(now_ms))
+        report = self._each(self.tenants(), now_ms, lambda store: store.tick(now_ms))
+        for tenant, store in self.stores().items():
+            if store.is_idle(now_ms):
+                self._forget(tenant)
+        return report
 
     def flush(self, now_ms: int, tenant: str | None = None) -> TickReport:
         """Puts everything in memory into blocks, of one tenant or of all."""
@@ -164,8 +173,24 @@ class Ingester:
             place = self._tenants.setdefault(tenant, _Tenant())
         return self._opened(tenant, place, now_ms)
 
+    def _forget(self, tenant: str) -> None:
+        """Closes an idle tenant's head and removes its folder. A write that comes just now finds the head closed and is sent
+        again by its sender; if it was the faster one, the folder stays."""
+        place = self._tenants[tenant]
+        with place.lock, self._lock:
+            store = place.store
+            if store is None or self._closed:
+                return
+            store.close()
+            if store.is_empty():
+                rmtree(self._directory / tenant)
+            place.store, place.gone = None, True
+            del self._tenants[tenant]
+
     def _opened(self, tenant: str, place: _Tenant, now_ms: int) -> TenantStore:
         with place.lock:
+            if place.gone:
+                raise Unavailable(f"ingester {self.id}: tenant {tenant!r} was idle and is being closed")
             if place.store is None:
                 place.store = self._make(tenant, place, now_ms)
             return place.store

@@ -26,6 +26,8 @@ from tsdb.model.write import PushResult, WriteBatch
 KEEP_FLUSHED_MS = 15 * 60_000
 """How long a flushed block is still answered from here: three refreshes of a store gateway that looks every 5 minutes. 0 where
 every reader is told of new blocks at once (`announce`): they would only be read twice."""
+IDLE_MS = 3_600_000
+"""How long a tenant without a sample stays open: its head costs about 100 KB."""
 
 Announce = Callable[[BlockMeta], None]
 
@@ -77,8 +79,10 @@ class TenantStore:
         self._recent: tuple[_Recent, ...] = ()
         self._boundary_ms: int | None = None
         self._cut_at_ms, self._samples_then = now_ms, 0
+        self._pushed_ms = now_ms
 
     def push(self, batch: WriteBatch, *, now_ms: int) -> PushResult:
+        self._pushed_ms = now_ms
         return self.head.append(batch, now_ms=now_ms)
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
@@ -110,6 +114,14 @@ class TenantStore:
         with self._flushing:
             self._forget_recent(now_ms)
             return self._resume(now_ms) + self._cut(MAX_MS, now_ms)
+
+    def is_idle(self, now_ms: int) -> bool:
+        """Whether nothing is here and nothing has come for a while."""
+        return now_ms - self._pushed_ms >= IDLE_MS and self.is_empty()
+
+    def is_empty(self) -> bool:
+        """Whether every sample is in blocks that others answer for."""
+        return not self._recent and self.head.stats().samples == 0 and not self.head.cuts
 
     def close(self) -> None:
         """Closes the head; what is in it is in its WAL."""

@@ -1,16 +1,30 @@
-"""Compile or load every kernel before the first request: one small journey through a throw-away store."""
+"""Compile or load every kernel before the first request: one small journey through a throw-away store.
 
+On the very first start of an installation a second process compiles half of them at the same time; Numba's cache on disk
+brings them together.
+"""
+
+import gc
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
+from promql.engine import query_instant, query_range
+from promql.matrix import Steps
 from remote.client import encode_v1, encode_v2
 from remote.wire import decode_write
 from remote.wire_limits import WireLimits
 from treering.config import Config
 from treering.json_text import query_response
 from treering.node import Node, Query
+from tsdb.kernel.hash import hash_bytes
 from tsdb.model.labels import METRIC_NAME, Labels
+from tsdb.model.series import SeriesBatch, SeriesTable
+from tsdb.model.source import Selection
 from tsdb.model.write import WriteBatch
 
 QUERIES = (
@@ -21,23 +35,80 @@ QUERIES = (
     "quantile(0.5, quantile_over_time(0.5, up[2m]))",
     "avg_over_time(up[2m:1m])",
     "label_replace(up, 'x', '$1', 'job', '(.*)')",
+    "histogram_quantile(0.9, label_replace(up, 'le', '1', 'job', 'a') or label_replace(up, 'le', '+Inf', 'job', 'b'))",
 )
 """Together they reach every kernel that dashboards use."""
 
+STEP_MS, POINTS = 5_000, 40
+
 
 def warm_kernels() -> None:
-    """Seconds on the very first start of an installation, tenths of a second on later ones."""
+    """Some ten seconds on the very first start of an installation, tenths of a second on later ones."""
+    other = None if _compiled() else subprocess.Popen([sys.executable, "-m", "treering.warm"])
+    collecting = gc.isenabled()
+    gc.disable()  # the compiler makes millions of objects that live; collecting among them takes a tenth of its time
+    try:
+        _store_journey()
+    finally:
+        if collecting:
+            gc.enable()
+        if other is not None:
+            other.wait()
+    query_journey()
+
+
+def query_journey() -> None:
+    """Ask everything over samples in memory: the kernels of the language and of answers, and no others."""
+    steps = Steps((POINTS // 2) * STEP_MS, (POINTS - 1) * STEP_MS, 30_000)
+    for text in QUERIES:
+        query_response(query_range(_Samples(), text, steps))
+        query_response(query_instant(_Samples(), text, steps.end_ms))
+
+
+def _compiled() -> bool:
+    """Whether an earlier start has left compiled kernels where this one looks for them."""
+    place = hash_bytes.stats.cache_path
+    return place is not None and any(Path(place).glob("*.nbi"))
+
+
+def _store_journey() -> None:
+    """Write by both protocols, flush, read back: the kernels of the wire, the head and of blocks."""
     with tempfile.TemporaryDirectory() as folder, Node(Config(data=folder, wal_sync="os")) as node:
-        now_ms = node.now_ms()
-        rows = [Labels.of({METRIC_NAME: "up", "job": job}) for job in ("a", "b")]
-        times = np.repeat(now_ms - np.arange(40)[::-1] * 5000, 2).astype(np.int64)
-        row = np.tile(np.arange(2, dtype=np.int32), 40)
-        batch = WriteBatch.of(rows, row=row, t_ms=times, values=np.arange(80) / 7)
+        start_ms = node.now_ms() - POINTS * STEP_MS
+        batch = _batch(start_ms)
         for version, body in ((1, encode_v1(batch)), (2, encode_v2(batch))):
             content_type = "application/x-protobuf" + (";proto=io.prometheus.write.v2.Request" if version == 2 else "")
             decoded = decode_write(body, content_type=content_type, content_encoding="snappy", limits=WireLimits())
             node.push("anonymous", decoded.batch)
-        for _ in ("head", "block"):
-            for text in QUERIES:
-                query_response(node.query(("anonymous",), Query(text, now_ms - 120_000, now_ms, 30_000)))
+        for _ in ("head", "block", "both"):
+            node.query(("anonymous",), Query("up", start_ms, node.now_ms(), 30_000))
             node.flush()
+            node.push("anonymous", batch)
+
+
+def _batch(start_ms: int) -> WriteBatch:
+    row = np.tile(np.arange(2, dtype=np.int32), POINTS)
+    times = np.repeat(start_ms + np.arange(POINTS, dtype=np.int64) * STEP_MS, 2)
+    return WriteBatch.of(_rows(), row=row, t_ms=times, values=np.arange(2 * POINTS) / 7)
+
+
+def _rows() -> list[Labels]:
+    return [Labels.of({METRIC_NAME: "up", "job": job}) for job in ("a", "b")]
+
+
+class _Samples:
+    """A `Source` of two short series."""
+
+    def select(self, selection: Selection) -> Iterator[SeriesBatch]:
+        times = np.tile(np.arange(POINTS, dtype=np.int64) * STEP_MS, 2)
+        offsets = np.array([0, POINTS, 2 * POINTS], np.int64)
+        batch = SeriesBatch(SeriesTable.of(_rows()), offsets, times, np.arange(2 * POINTS) / 7)
+        yield batch.clip(selection.start_ms, selection.end_ms)
+
+    def series(self, selection: Selection) -> SeriesTable:
+        return SeriesTable.of(_rows())
+
+
+if __name__ == "__main__":
+    gc.disable()
+    query_journey()

@@ -149,6 +149,20 @@ def test_a_defect_that_one_tenant_brings_out_stops_no_other(tmp_path: Path) -> N
     assert times(one, "a") == [NOW_MS]
 
 
+def test_an_idle_tenant_is_forgotten_and_comes_back(tmp_path: Path) -> None:
+    one = ingester(tmp_path, options=IngesterOptions(wal_sync="os", keep_flushed_ms=0))
+    push(one, "a", NOW_MS), push(one, "b", NOW_MS)
+    one.flush(NOW_MS, "a")
+    one.tick(NOW_MS + HOUR_MS - 1)
+    assert one.tenants() == ["a", "b"]
+    one.tick(NOW_MS + HOUR_MS)
+    assert one.tenants() == ["b"] and not (tmp_path / "wal" / "a").exists() and times(one, "a") == []
+    push(one, "a", NOW_MS + 1)
+    assert times(one, "a") == [NOW_MS + 1] and times(one, "b") == [NOW_MS]
+    again = ingester(tmp_path)
+    assert times(again, "a") == [NOW_MS + 1] and times(again, "b") == [NOW_MS]
+
+
 def test_a_block_that_readers_were_told_of_is_not_kept(tmp_path: Path) -> None:
     one = ingester(tmp_path, options=IngesterOptions(wal_sync="os", keep_flushed_ms=0))
     push(one, "a", NOW_MS)
