@@ -68,42 +68,53 @@ def fleet(size: int, *, metric: str = "http_requests_total") -> list[Labels]:
     ]
 
 
-def send(url: str, path: str, bodies: Iterable[bytes], *, threads: int = 4) -> int:
-    """Post all bodies over keep-alive connections, in order of taking; how many were sent. RuntimeError on a refusal."""
-    source, lock, count, failures = iter(bodies), threading.Lock(), [0], []
+def send(url: str, path: str, streams: Sequence[Iterable[bytes]]) -> int:
+    """Post the bodies of each stream in their order, every stream on a connection of its own, as a sender's shards do.
 
-    def work() -> None:
+    How many were sent. RuntimeError on a refusal.
+    """
+    counts, failures = [0] * len(streams), []
+
+    def work(number: int) -> None:
         connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
         try:
-            while not failures:
-                with lock:
-                    body = next(source, None)
-                    count[0] += body is not None
-                if body is None:
+            for body in streams[number]:
+                if failures:
                     return
                 _post(connection, path, body)
+                counts[number] += 1
         except (RuntimeError, OSError, http.client.HTTPException) as error:
             failures.append(error)
         finally:
             connection.close()
 
-    workers = [threading.Thread(target=work) for _ in range(threads)]
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(len(streams))]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
     if failures:
         raise RuntimeError(f"{url}: {failures[0]}")
-    return count[0]
+    return sum(counts)
 
 
 def rounds(
-    templates: Sequence[Template], values: Callable[[int, int], np.ndarray], *, start_ms: int, gap_ms: int, count: int
-) -> Iterator[bytes]:
-    """`count` scrapes of every template, one after another; values(round, template) gives f64[n]."""
-    for i in range(count):
-        for j, template in enumerate(templates):
-            yield template.body(start_ms + i * gap_ms, values(i, j))
+    templates: Sequence[Template],
+    values: Callable[[int, int], np.ndarray],
+    *,
+    start_ms: int,
+    gap_ms: int,
+    count: int,
+    streams: int = 4,
+) -> list[Iterator[bytes]]:
+    """`count` scrapes of every template, spread over streams by template; values(round, template) gives f64[n]."""
+
+    def stream(number: int) -> Iterator[bytes]:
+        for i in range(count):
+            for j in range(number, len(templates), streams):
+                yield templates[j].body(start_ms + i * gap_ms, values(i, j))
+
+    return [stream(number) for number in range(streams)]
 
 
 def _post(connection: http.client.HTTPConnection, path: str, body: bytes) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from remote.client import encode_v1
 
 from benchmarks.bodies import send
 from benchmarks.peers import ROOT, folder_bytes, treering, victoria
+from remote.client import encode_v1
 from tsdb.model.labels import Labels
 from tsdb.model.write import WriteBatch
 
@@ -71,7 +71,7 @@ def bodies(labels: list[Labels], offsets: np.ndarray, t_ms: np.ndarray, values: 
 def own_bytes(folder: Path, labels: list[Labels], offsets: np.ndarray, t_ms: np.ndarray, values: np.ndarray) -> int:
     with treering(folder, "--log-level", "warn") as program:
         began = time.perf_counter()
-        send(program.url, program.write_path, bodies(labels, offsets, t_ms, values), threads=1)
+        send(program.url, program.write_path, [bodies(labels, offsets, t_ms, values)])
         urllib.request.urlopen(program.url + "/ingester/flush", timeout=300).close()
         print(f"treering: sent and flushed in {time.perf_counter() - began:.1f} s, {program.cpu_s():.1f} CPU s")
         return folder_bytes(folder / "bucket")
@@ -79,7 +79,7 @@ def own_bytes(folder: Path, labels: list[Labels], offsets: np.ndarray, t_ms: np.
 
 def victoria_bytes(folder: Path, labels: list[Labels], offsets: np.ndarray, t_ms: np.ndarray, values: np.ndarray) -> int:
     with victoria(folder) as program:
-        send(program.url, program.write_path, bodies(labels, offsets, t_ms, values), threads=1)
+        send(program.url, program.write_path, [bodies(labels, offsets, t_ms, values)])
         urllib.request.urlopen(program.url + "/internal/force_flush", timeout=60).close()
         urllib.request.urlopen(program.url + "/internal/force_merge", timeout=60).close()
         settled, size = 0, 0

@@ -15,11 +15,12 @@ from promql.evaluate import evaluate, raw_samples
 from promql.evaluation import Evaluation
 from promql.matrix import Matrix, Scalar, Steps, Value
 from promql.matrix_rows import non_empty
+from promql.measure import finish_stats
 from promql.names import settle
 from promql.parser import parse
 from promql.plan import make_plan
 from tsdb.model.errors import BadData, LimitExceeded
-from tsdb.model.series import SeriesTable
+from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Source
 
 __all__ = ["Answer", "NodeStats", "QueryOptions", "QueryStats", "query_instant", "query_range"]
@@ -51,8 +52,11 @@ def query_range(
     if isinstance(value, str):
         raise BadData('invalid expression type "string" for range query, must be Scalar or instant Vector')
     matrix = _as_matrix(value) if isinstance(value, Scalar) else non_empty(settle(value))
+    began_s = clock() if clock is not None else 0.0
     order = matrix.series.order()
-    return _answer(ev, "matrix", matrix if np.all(np.diff(order) == 1) else matrix.take(order))
+    ordered = matrix if np.all(np.diff(order) == 1) else matrix.take(order)
+    ev.stats.sort_s = clock() - began_s if clock is not None else 0.0
+    return _answer(ev, "matrix", ordered)
 
 
 def query_instant(
@@ -72,7 +76,7 @@ def query_instant(
     steps = Steps.instant(at_ms)
     ev = _start(source, query, steps, options, deadline, executor, clock)
     if isinstance(ev.plan.expr, MatrixSelector | Subquery):
-        return Answer("matrix", raw_samples(ev, ev.plan.expr, steps), tuple(ev.notes.warnings), tuple(ev.notes.infos), ev.stats)
+        return _answer(ev, "matrix", raw_samples(ev, ev.plan.expr, steps))
     value = _value(ev)
     if isinstance(value, Matrix):
         return _answer(ev, "vector", non_empty(settle(value)))
@@ -88,9 +92,12 @@ def _start(
     executor: Executor | None,
     clock: Callable[[], float] | None,
 ) -> Evaluation:
+    began_s = clock() if clock is not None else 0.0
     expr = parse(query, features=options.features) if isinstance(query, str) else query
     notes = Annotations(query if isinstance(query, str) else "")
-    return Evaluation(source, make_plan(expr, steps), steps, options, notes, deadline, executor, clock)
+    ev = Evaluation(source, make_plan(expr, steps), steps, options, notes, deadline, executor, clock)
+    ev.stats.preparation_s = clock() - began_s if clock is not None else 0.0
+    return ev
 
 
 def _value(ev: Evaluation) -> Value:
@@ -118,5 +125,6 @@ def _as_matrix(scalar: Scalar) -> Matrix:
     return Matrix(SeriesTable.empty(1), scalar.steps, scalar.values.reshape(shape), np.ones(shape, bool))
 
 
-def _answer(ev: Evaluation, kind: str, value: Value) -> Answer:
+def _answer(ev: Evaluation, kind: str, value: Value | SeriesBatch) -> Answer:
+    finish_stats(ev)
     return Answer(kind, value, tuple(ev.notes.warnings), tuple(ev.notes.infos), ev.stats)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import numpy as np
 
 from promql import aggregate, binary, functions, info
 from promql.absent import absent_labels
-from promql.answer import DELAYED_NAME_REMOVAL, TYPE_AND_UNIT, NodeStats
+from promql.answer import DELAYED_NAME_REMOVAL, TYPE_AND_UNIT
 from promql.ast import (
     Aggregate,
     Binary,
@@ -29,6 +29,7 @@ from promql.ast import (
 from promql.evaluation import Evaluation, check_deadline, hold, keep, size_of, told
 from promql.matrix import I64, Matrix, Scalar, Steps, Value
 from promql.matrix_rows import concat_matrices, non_empty
+from promql.measure import count_windows, measured, measured_stream, name_of, taken_again, uncounted
 from promql.names import mark, settle
 from promql.plan import duration_ms
 from promql.reading import (
@@ -108,9 +109,10 @@ def evaluate(ev: Evaluation, expr: Expr, steps: Steps) -> Value:
         return _spread(evaluate(ev, expr, Steps.instant(steps.start_ms)), steps)
     shared = bool(ev.plan.shared) and expr in ev.plan.shared
     if shared and (expr, steps) in ev.memo:
+        taken_again(ev, expr, steps)
         return ev.memo[expr, steps]
     held, before = ev.held, told(ev)
-    value = _timed(ev, expr, steps)
+    value = _compute(ev, expr, steps) if ev.clock is None else measured(ev, expr, steps, lambda: _compute(ev, expr, steps))
     if isinstance(value, Matrix) and DELAYED_NAME_REMOVAL not in ev.options.features:
         value = settle(value)
     hold(ev, size_of(value))
@@ -122,25 +124,17 @@ def evaluate(ev: Evaluation, expr: Expr, steps: Steps) -> Value:
 
 def raw_samples(ev: Evaluation, expr: MatrixSelector | Subquery, at: Steps) -> SeriesBatch:
     """The samples of a range selector that is itself the query."""
+    return measured(ev, expr, at, lambda: _raw_samples(ev, expr, at))
+
+
+def _raw_samples(ev: Evaluation, expr: MatrixSelector | Subquery, at: Steps) -> SeriesBatch:
     windows = windows_of(ev, expr, at)
-    if isinstance(expr, Subquery):
-        return as_samples(settle(concat_matrices([*_inner(ev, expr, windows)] or [Matrix.empty(at)])))
-    return read_raw(ev, expr.selector, windows)
-
-
-def _timed(ev: Evaluation, expr: Expr, steps: Steps) -> Value:
-    if ev.clock is None:
-        return _compute(ev, expr, steps)
-    above, node, began_s = ev.node, NodeStats(_name(expr), expr.span), ev.clock()
-    ev.node = node
-    value = _compute(ev, expr, steps)
-    node.seconds, node.series = ev.clock() - began_s, len(value) if isinstance(value, Matrix) else 0
-    if above is None:
-        ev.stats.root = node
-    else:
-        above.parts.append(node)
-    ev.node = above
-    return value
+    if isinstance(expr, MatrixSelector):
+        return read_raw(ev, expr.selector, windows)
+    inner = [*uncounted(ev, _inner(ev, expr, windows))]
+    samples = as_samples(settle(concat_matrices(inner or [Matrix.empty(at)])))
+    count_windows(ev, samples, windows)
+    return samples
 
 
 def _compute(ev: Evaluation, expr: Expr, steps: Steps) -> Value:
@@ -227,10 +221,12 @@ def stream(ev: Evaluation, expr: Expr, steps: Steps) -> Iterator[Matrix]:
     """The value of a node that `_streams`, a batch of series at a time; a small shared one is kept for its other places."""
     shared = bool(ev.plan.shared) and expr in ev.plan.shared
     if shared and (expr, steps) in ev.memo:
+        taken_again(ev, expr, steps)
         yield _matrix(ev.memo[expr, steps])
         return
     parts, room, before = [Matrix.empty(steps)], MAX_KEPT_CELLS if shared else 0, told(ev)
-    for matrix in _stream(ev, expr, steps):
+    matrices = _stream(ev, expr, steps)
+    for matrix in matrices if ev.clock is None else measured_stream(ev, expr, steps, matrices):
         check_deadline(ev)
         settled = matrix if DELAYED_NAME_REMOVAL in ev.options.features else settle(matrix)
         room -= settled.values.size
@@ -267,7 +263,7 @@ def _stream(ev: Evaluation, expr: Expr, steps: Steps) -> Iterator[Matrix]:
             for matrix in stream(ev, expr.rhs, steps):
                 yield _matrix(binary.binary(expr, scalar, matrix, ev.notes))
         case _:
-            raise AssertionError(f"{_name(expr)} does not stream")
+            raise AssertionError(f"{name_of(expr)} does not stream")
 
 
 def _streams(expr: Expr) -> bool:
@@ -310,10 +306,12 @@ def _stream_range_call(ev: Evaluation, call: Call, steps: Steps) -> Iterator[Mat
     if isinstance(selector, MatrixSelector):
         yield from read_range(ev, range_call, selector.selector, windows)
         return
-    for inner in _inner(ev, selector, windows):
+    for inner in uncounted(ev, _inner(ev, selector, windows)):
         size = 2 * inner.values.size + len(inner) * len(steps)
         hold(ev, size)
-        yield over_time(range_call, as_samples(inner), windows, ev.notes, ev.executor)
+        samples = as_samples(inner)
+        count_windows(ev, samples, windows)
+        yield over_time(range_call, samples, windows, ev.notes, ev.executor)
         ev.held -= size
 
 
@@ -371,13 +369,3 @@ def _matrix(value: Value) -> Matrix:
 def _scalar(value: Value) -> Scalar:
     assert isinstance(value, Scalar), "the parser has checked the types"
     return value
-
-
-def _name(expr: Expr) -> str:
-    match expr:
-        case Call():
-            return expr.func
-        case Aggregate() | Binary() | Unary():
-            return expr.op
-        case _:
-            return type(expr).__name__

@@ -121,11 +121,9 @@ def select(ev: Evaluation, selector: VectorSelector, *, start_ms: int, end_ms: i
         ev.notes.pass_on(batch.warnings)
         ev.stats.samples += batch.samples
         ev.stats.series += len(batch)
-        told_of.batches, told_of.series, told_of.samples = (
-            told_of.batches + 1,
-            told_of.series + len(batch),
-            told_of.samples + batch.samples,
-        )
+        told_of.batches += 1
+        told_of.series += len(batch)
+        told_of.samples += batch.samples
         if ev.stats.series > ev.options.max_series:
             raise LimitExceeded(f"the query selects more than {ev.options.max_series} series, which is the limit")
         if len(batch):

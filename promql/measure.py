@@ -6,10 +6,11 @@ work: a node's time runs, and reads count as its own, only while its value or it
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 
-from promql.answer import NodeStats
+from promql.answer import PER_STEP_STATS, NodeStats
 from promql.ast import Aggregate, Binary, Call, Expr, Unary
 from promql.evaluation import Evaluation
 from promql.matrix import I64, Matrix, Steps, Value
@@ -17,18 +18,20 @@ from promql.windows import Windows, bounds, without_stale
 from tsdb.model.histogram import Histograms
 from tsdb.model.series import SeriesBatch
 
+Made = TypeVar("Made", Value, SeriesBatch)
+
 HISTOGRAM_BYTES, BUCKET_BYTES, SPAN_BYTES, SAMPLE_BYTES = 168, 8, 8, 16
 """Prometheus counts a native histogram as so many samples as its Go struct has room for."""
 
 
-def measured(ev: Evaluation, expr: Expr, steps: Steps, compute: Callable[[], Value]) -> Value:
-    """The value that `compute` makes, with a node of the statistics for it."""
+def measured(ev: Evaluation, expr: Expr, steps: Steps, compute: Callable[[], Made]) -> Made:
+    """What `compute` makes, with a node of the statistics for it."""
     if ev.clock is None:
         return compute()
     node = _attach(ev, expr, steps)
     with _at_work(ev, node, ev.clock):
         value = compute()
-    node.series = len(value) if isinstance(value, Matrix) else 0
+    node.series = len(value) if isinstance(value, Matrix | SeriesBatch) else 0
     return value
 
 
@@ -118,6 +121,16 @@ def histogram_weights(histograms: Histograms) -> I64:
         before = np.concatenate([[0], np.cumsum(breaks)])
         size_bytes += BUCKET_BYTES * np.diff(side.offsets) + SPAN_BYTES * (before[side.offsets[1:]] - before[side.offsets[:-1]])
     return np.asarray((size_bytes + 8) // SAMPLE_BYTES, np.int64)
+
+
+def finish_stats(ev: Evaluation) -> None:
+    """Fill in what follows from the nodes, once the value is made."""
+    if ev.clock is None:
+        return
+    stats = ev.stats
+    stats.evaluation_s = stats.root.seconds if stats.root is not None else 0.0
+    stats.steps, stats.per_step = ev.query, queryable(stats.root, ev.query)
+    stats.tell_steps = PER_STEP_STATS in ev.options.features
 
 
 def queryable(root: NodeStats | None, steps: Steps) -> I64:

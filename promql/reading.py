@@ -12,6 +12,7 @@ from promql.ast import MatrixSelector, Subquery, VectorSelector
 from promql.evaluation import Evaluation, hold, map_batches, select
 from promql.matrix import I64, Matrix, Steps
 from promql.matrix_rows import concat_matrices
+from promql.measure import counted_cells, counted_windows
 from promql.names import mark
 from promql.plan import duration_ms
 from promql.raw import concat_batches, in_window
@@ -38,7 +39,8 @@ def read_instant(ev: Evaluation, selector: VectorSelector, steps: Steps) -> Iter
     beyond_ms = lookback_ms if selector.smoothed else 0
     start_ms, end_ms = int(ends_ms[0]) - lookback_ms + 1, int(ends_ms[-1]) + beyond_ms + 1
     read = read_for_instant(lookback_ms=lookback_ms, limit_ms=ev.options.resolution_ms)
-    yield from map_batches(ev, select(ev, selector, start_ms=start_ms, end_ms=end_ms, read=read), work, steps)
+    batches = select(ev, selector, start_ms=start_ms, end_ms=end_ms, read=read)
+    yield from counted_cells(ev, map_batches(ev, batches, work, steps))
 
 
 def read_times(ev: Evaluation, func: str, selector: VectorSelector, steps: Steps) -> Iterator[Matrix]:
@@ -46,15 +48,17 @@ def read_times(ev: Evaluation, func: str, selector: VectorSelector, steps: Steps
     if func == "start_timestamp" and START_TIMESTAMPS not in ev.options.features:
         return
     ends_ms, lookback_ms = ends_of(selector, steps.ms), ev.options.lookback_ms
-    for batch in select(ev, selector, start_ms=int(ends_ms[0]) - lookback_ms + 1, end_ms=int(ends_ms[-1]) + 1):
-        yield mark(SAMPLE_TIMES[func](batch, ends_ms, lookback_ms, steps))
+    batches = select(ev, selector, start_ms=int(ends_ms[0]) - lookback_ms + 1, end_ms=int(ends_ms[-1]) + 1)
+    times = (mark(SAMPLE_TIMES[func](batch, ends_ms, lookback_ms, steps)) for batch in batches)
+    yield from counted_cells(ev, times)
 
 
 def read_stamped(ev: Evaluation, selector: VectorSelector, ends_ms: I64, steps: Steps) -> Matrix:
     """The newest samples at ends_ms i64[k], floats replaced by their times in milliseconds."""
     lookback_ms = ev.options.lookback_ms
     batches = select(ev, selector, start_ms=int(ends_ms[0]) - lookback_ms + 1, end_ms=int(ends_ms[-1]) + 1)
-    return concat_matrices([latest_stamped(batch, ends_ms, lookback_ms, steps) for batch in batches] or [Matrix.empty(steps)])
+    found = counted_cells(ev, (latest_stamped(batch, ends_ms, lookback_ms, steps) for batch in batches))
+    return concat_matrices([*found] or [Matrix.empty(steps)])
 
 
 def read_range(ev: Evaluation, call: RangeCall, selector: VectorSelector, windows: Windows) -> Iterator[Matrix]:
@@ -70,12 +74,12 @@ def read_range(ev: Evaluation, call: RangeCall, selector: VectorSelector, window
         return over_time(call, batch, windows, notes, executor)
 
     batches = select(ev, selector, start_ms=windows.start_ms, end_ms=windows.end_ms, read=read)
-    yield from map_batches(ev, batches, work, windows.steps)
+    yield from map_batches(ev, counted_windows(ev, batches, windows), work, windows.steps)
 
 
 def read_raw(ev: Evaluation, selector: VectorSelector, windows: Windows) -> SeriesBatch:
     """The samples of a range selector in its one window."""
-    batches = select(ev, selector, start_ms=windows.start_ms, end_ms=windows.end_ms)
+    batches = counted_windows(ev, select(ev, selector, start_ms=windows.start_ms, end_ms=windows.end_ms), windows)
     return concat_batches([in_window(without_stale(batch), windows) for batch in batches])
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from tsdb.block_meta import BlockMeta
 from tsdb.model.errors import BadData, Corrupt, NotFound
+from tsdb.model.estimate import Estimate, estimate
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Selection, Source
 
@@ -47,6 +48,12 @@ class GuardedBlock:
             return self._block.series(selection)
         except (Corrupt, NotFound, BadData):
             return SeriesTable.empty()
+
+    def estimate(self, selection: Selection) -> Estimate:
+        try:
+            return estimate(self._block, selection)
+        except (Corrupt, NotFound, BadData):
+            return Estimate()
 
 
 class Told:

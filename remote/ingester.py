@@ -125,7 +125,7 @@ class Ingester:
         report = self._each(self.tenants(), now_ms, lambda store: store.tick(now_ms))
         for tenant, store in self.stores().items():
             if store.is_idle(now_ms):
-                self._forget(tenant)
+                self._forget(tenant, now_ms)
         return report
 
     def flush(self, now_ms: int, tenant: str | None = None) -> TickReport:
@@ -173,19 +173,22 @@ class Ingester:
             place = self._tenants.setdefault(tenant, _Tenant())
         return self._opened(tenant, place, now_ms)
 
-    def _forget(self, tenant: str) -> None:
+    def _forget(self, tenant: str, now_ms: int) -> None:
         """Closes an idle tenant's head and removes its folder. A write that comes just now finds the head closed and is sent
-        again by its sender; if it was the faster one, the folder stays."""
+        again by its sender; if it was the faster one, the head is opened again."""
         place = self._tenants[tenant]
         with place.lock, self._lock:
             store = place.store
             if store is None or self._closed:
                 return
             store.close()
+            place.store = None
             if store.is_empty():
                 rmtree(self._directory / tenant)
-            place.store, place.gone = None, True
-            del self._tenants[tenant]
+                place.gone = True
+                del self._tenants[tenant]
+            else:
+                place.store = self._make(tenant, place, now_ms)
 
     def _opened(self, tenant: str, place: _Tenant, now_ms: int) -> TenantStore:
         with place.lock:

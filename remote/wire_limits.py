@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+MAX_LABEL_BYTES = 1 << 20
+"""A name or value up to this size has a length of at most three bytes, which is what the scans write."""
+
 
 @dataclass(frozen=True, slots=True)
 class WireLimits:
@@ -31,6 +34,12 @@ class WireLimits:
     value_bytes: int = 8192
     exemplars: int = 20_000
     metadata: int = 20_000
+
+    def __post_init__(self) -> None:
+        if max(self.name_bytes, self.value_bytes) > MAX_LABEL_BYTES:
+            raise ValueError(
+                f"a label of {max(self.name_bytes, self.value_bytes)} bytes: the limit cannot be over {MAX_LABEL_BYTES}"
+            )
 
     def of_labels(self) -> npt.NDArray[np.int64]:
         """i64[3] for the scans."""

@@ -36,10 +36,10 @@ def query_response(answer: Answer, *, at_ms: int = 0, stats: str = "") -> bytes:
     """The whole body: status, data, then warnings and infos.
 
     `at_ms` is the time of an instant query, which only a string answer does not know by itself. `stats` is the request's
-    parameter: anything but "" asks for the numbers.
+    parameter: anything but "" asks for the numbers, "all" also for those of single steps.
     """
     head = b'{"status":"success","data":{"resultType":"%b","result":' % answer.kind.encode()
-    told = b',"stats":' + stats_json(answer.stats) if stats and answer.stats is not None else b""
+    told = b',"stats":' + stats_json(answer.stats, each_step=stats == "all") if stats and answer.stats is not None else b""
     return b"".join([head, *result_parts(answer, at_ms), told, b"}", notes_json(answer.warnings, answer.infos), b"}"])
 
 
@@ -53,12 +53,17 @@ def result_parts(answer: Answer, at_ms: int) -> list[bytes]:
     return _series_parts(_matrix_points(value) if isinstance(value, Matrix) else _batch_points(value), many=answer.kind == "matrix")
 
 
-def stats_json(stats: QueryStats) -> bytes:
-    """The numbers about a query, under Prometheus's names."""
-    total_s = stats.root.seconds if stats.root is not None else 0.0
-    timings = {"evalTotalTime": total_s, "resultSortTime": 0.0, "queryPreparationTime": 0.0}
-    timings |= {"innerEvalTime": total_s, "execQueueTime": 0.0, "execTotalTime": total_s}
-    samples = {"totalQueryableSamples": stats.samples, "peakSamples": stats.peak_samples, "series": stats.series}
+def stats_json(stats: QueryStats, *, each_step: bool = False) -> bytes:
+    """The numbers about a query as Prometheus names them; those of single steps only if the engine was told to give them."""
+    evaluation_s = stats.evaluation_s + stats.sort_s + stats.preparation_s
+    timings = {"evalTotalTime": evaluation_s, "resultSortTime": stats.sort_s, "queryPreparationTime": stats.preparation_s}
+    timings |= {"innerEvalTime": stats.evaluation_s, "execQueueTime": stats.queue_s, "execTotalTime": stats.queue_s + evaluation_s}
+    samples: dict[str, object] = {}
+    if each_step and stats.tell_steps and stats.steps is not None and stats.per_step is not None:
+        times_s = (stats.steps.ms / 1000).tolist()
+        samples["totalQueryableSamplesPerStep"] = [[t, count] for t, count in zip(times_s, stats.per_step.tolist(), strict=True)]
+    samples["totalQueryableSamples"] = stats.samples if stats.per_step is None else int(stats.per_step.sum())
+    samples |= {"samplesRead": stats.samples, "peakSamples": stats.peak_samples}
     return orjson.dumps({"timings": timings, "samples": samples})
 
 
@@ -153,8 +158,8 @@ def _run(texts: list[bytes], offsets: I64, points: _Points) -> bytes:
     rows = slice(int(offsets[0]), int(offsets[-1]))
     values = np.ascontiguousarray(points.values[rows])
     at, t_ms = np.ascontiguousarray(points.at[rows]), np.ascontiguousarray(points.t_ms)
-    if len(t_ms) == len(points.at) and np.array_equal(at, np.arange(rows.start, rows.stop)):  # every sample has its own time
-        t_ms, at = np.ascontiguousarray(t_ms[rows]), np.arange(len(values), dtype=np.int32)
+    if len(t_ms) > len(at):  # of many times only those of this run
+        t_ms, at = t_ms[at], np.arange(len(at), dtype=np.int32)
     size = np.abs(values)
     digits = values[(size < np.inf) & ~((size < WHOLE_LIMIT) & (values == np.floor(values)))]
     text = np.frombuffer(b"".join(texts), np.uint8)

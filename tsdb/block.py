@@ -28,6 +28,7 @@ from tsdb.bucket import Bucket
 from tsdb.index import Directory, Index
 from tsdb.merge import merge_batches
 from tsdb.model.errors import BadData, Corrupt, NotFound
+from tsdb.model.estimate import Estimate
 from tsdb.model.series import F64, I64, SeriesBatch, SeriesTable, is_stale
 from tsdb.model.source import Selection
 from tsdb.page import Aggregates, Page, decode_page, open_page
@@ -102,6 +103,24 @@ class Block:
         for cell in _cells(index.directory(), rows, selection):
             keep[cell.a : cell.b] = True
         return index.table(rows[keep])
+
+    def estimate(self, selection: Selection) -> Estimate:
+        """What `select` would read; costs the index parts that `select` reads first."""
+        if selection.start_ms >= self.meta.max_ms or selection.end_ms <= self.meta.min_ms:
+            return Estimate()
+        index = self._index()
+        rows, directory = index.rows(selection.matchers), index.directory()
+        cells = _cells(directory, rows, selection)
+        page, a, b = (np.array([getattr(cell, name) for cell in cells], np.int64) for name in ("page", "a", "b"))
+        keep = np.zeros(len(rows), bool)
+        for low, high in np.unique(np.stack([a, b], axis=1), axis=0).tolist():
+            keep[low:high] = True
+        first_ms, last_ms = directory.t_min[page], directory.t_max[page]
+        inside_ms = np.minimum(last_ms + 1, selection.end_ms) - np.maximum(first_ms, selection.start_ms)
+        share = inside_ms / (last_ms + 1 - first_ms) * (b - a) / (directory.row_to[page] - directory.row_from[page])
+        samples = self.meta.samples * (share * directory.words[page]).sum() / max(int(directory.words.sum()), 1)
+        size_bytes = int(directory.size[page].sum())
+        return Estimate(int(keep.sum()), 1, len(cells), size_bytes, round(samples), (self.meta.resolution_ms,))
 
     def _index(self) -> Index:
         part = find_object(self.meta, "index")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tsdb.kernel.merge import merge_runs
+from tsdb.model.estimate import Estimate, merged
 from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import I64, SeriesBatch, SeriesTable, concat_tables
@@ -50,6 +51,10 @@ class MergeSource:
     def series(self, selection: Selection) -> SeriesTable:
         """See `Source.series`."""
         return merge_tables([source.series(selection) for source in self.sources])
+
+    def estimate(self, selection: Selection) -> Estimate:
+        """See `tsdb.model.estimate`."""
+        return merged(self.sources, self, selection)
 
 
 def concat_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:

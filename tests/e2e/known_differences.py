@@ -35,7 +35,7 @@ KNOWN = (
     ),
     KnownDifference(
         "3 keeps the range of predict_linear(x[d] @ t, s) in its place at every step; 2.42 moves it along with the steps",
-        r"predict_linear\([^@]*\[\w+\] @",
+        r"predict_linear\(.*\].* @",
         r"times \d+ and \d+| at \d+: |is only in the first",
         "predict_linear(mem_bytes[5m3s] @ start(), 60)",
     ),
@@ -55,7 +55,7 @@ KNOWN = (
         "3 extrapolates a rate to the window's edge only where a sample is due there, then cuts at zero; 2.42 the other way round",
         r"\byoung\b",
         r" at \d+: ",
-        "increase(young[1m1s])",
+        "increase(young[5m3s])",
     ),
 )
 

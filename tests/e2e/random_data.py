@@ -24,7 +24,7 @@ BOUNDS = ("0.05", "0.1", "0.5", "1", "5", "+Inf")
 
 OLD = 1000.0
 """Where counters start: so far above a step's rise that no extrapolation of `rate` meets 0, where Prometheus 2 and 3 differ.
-The series `young` starts at 0, for those who want to see that."""
+The series `young` starts in the middle, at 1, for those who want to see that."""
 
 Points = tuple[I64, F64]
 
@@ -64,8 +64,8 @@ def all_series() -> dict[Labels, Points]:
     for text in ('quo"te', "back\\slash", "ünïcode", "spa ce", "{brace}", "1"):
         series[_name("odd", text=text, job="api")] = _gauge(chance, spread=2.0, special=True)
     series[_name("sparse", job="api")] = _thin(_gauge(chance, spread=9.0, special=False), 19)
-    t_ms = START_MS + 500 + np.arange(0, LENGTH_MS, 15_000, dtype=np.int64)
-    series[_name("young", job="db")] = t_ms, np.arange(len(t_ms)) % 40 * 1.0
+    t_ms = START_MS + np.arange(LENGTH_MS // 2 + 500, LENGTH_MS, 15_000, dtype=np.int64)
+    series[_name("young", job="db")] = t_ms, 1.0 + np.arange(len(t_ms))
     series[_name("late", job="db")] = _thin(_counter(chance, gap_s=15), 7)
     return series
 

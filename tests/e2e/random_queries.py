@@ -94,7 +94,9 @@ def questions(count: int, *, first_seed: int = 0) -> list[Question]:
     number = first_seed
     while len(found) < count:
         for text in _draw(number):
-            question = Question(text, STEPS_S[len(found) % len(STEPS_S)], text.endswith("]") or text.startswith(("sort(", "sort_desc(")))
+            question = Question(
+                text, STEPS_S[len(found) % len(STEPS_S)], text.endswith("]") or text.startswith(("sort(", "sort_desc("))
+            )
             found.setdefault(text, question)
         number += 1
     return list(found.values())[:count]
@@ -105,9 +107,7 @@ def _draw(number: int) -> Iterator[str]:
     texts: list[str] = []
 
     @seed(number)
-    @settings(
-        max_examples=ROUND, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=ROUND, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(queries())
     def collect(text: str) -> None:
         texts.append(text)
@@ -203,7 +203,9 @@ def _grouping(draw: DrawFn) -> str:
 
 
 def _with_scalar(draw: DrawFn, depth: int) -> str:
-    operator = draw(st.sampled_from(ARITHMETIC) | st.builds("{}{}".format, st.sampled_from(COMPARISONS), st.sampled_from(("", " bool"))))
+    operator = draw(
+        st.sampled_from(ARITHMETIC) | st.builds("{}{}".format, st.sampled_from(COMPARISONS), st.sampled_from(("", " bool")))
+    )
     one, other = draw(vectors(depth - 1)), draw(st.sampled_from((*NUMBERS, "time()", "scalar(quota)", 'scalar(queue{dc="us"})')))
     return f"({one} {operator} {other})" if draw(st.booleans()) else f"({other} {operator} {one})"
 
@@ -216,14 +218,18 @@ def _join(draw: DrawFn, depth: int) -> str:
     if draw(st.booleans()):
         operator = draw(st.sampled_from(("and", "or", "unless")))
     else:
-        operator = draw(st.sampled_from(ARITHMETIC) | st.builds("{}{}".format, st.sampled_from(COMPARISONS), st.sampled_from(("", " bool"))))
+        operator = draw(
+            st.sampled_from(ARITHMETIC) | st.builds("{}{}".format, st.sampled_from(COMPARISONS), st.sampled_from(("", " bool")))
+        )
     return f"({sides[0]} {operator}{matching} {sides[1]})"
 
 
 def _group_left(draw: DrawFn, depth: int) -> str:
     """Many series beside one."""
     many = draw(vectors(depth - 1) | st.sampled_from(("req_total", "temp", "lat_bucket", "rate(req_total[5m3s])")))
-    one = draw(st.sampled_from(("quota", "queue", "sum by (job) (mem_bytes)", "build_info", f"max by (job) ({draw(vectors(depth - 1))})")))
+    one = draw(
+        st.sampled_from(("quota", "queue", "sum by (job) (mem_bytes)", "build_info", f"max by (job) ({draw(vectors(depth - 1))})"))
+    )
     on = "job, instance" if one == "build_info" else "job"
     extra = draw(st.sampled_from(("", "()", "(dc)", "(version)", "(job)")))
     operator = draw(st.sampled_from((*ARITHMETIC, "==", "> bool", "<=", "!= bool")))
@@ -258,7 +264,9 @@ def _labels(draw: DrawFn, depth: int) -> str:
     inner = draw(vectors(depth - 1))
     source, target = draw(st.sampled_from((*MATCHERS, "none"))), draw(st.sampled_from(("dst", "job", "instance", "code")))
     if draw(st.booleans()):
-        pattern, to = draw(st.sampled_from((("(.*)", "x-$1"), ("a(.*)", "$1"), (".*", ""), ("(?P<n>[a-z])(.*)", "${n}_$2"), ("no", "yes"))))
+        pattern, to = draw(
+            st.sampled_from((("(.*)", "x-$1"), ("a(.*)", "$1"), (".*", ""), ("(?P<n>[a-z])(.*)", "${n}_$2"), ("no", "yes")))
+        )
         return f'label_replace({inner}, "{target}", "{to}", "{source}", "{pattern}")'
     return f'label_join({inner}, "{target}", "{draw(st.sampled_from(("-", "", "é")))}", "job", "{source}")'
 
@@ -282,7 +290,9 @@ _MAKERS: tuple[Callable[[DrawFn, int], str], ...] = (
     _group_left, _group_left, _sets, _any_pair, _quantile, _labels, _odds,
 )  # fmt: skip
 
-_EDGES = {"[30s": "[31s", "[1m": "[61s", "[90s": "[91s", "[5m": "[5m1s", "[10m": "[10m1s", "[1h": "[30m7s", "@ 60": f"@ {INSTANT_S - 900}"}
+_CLEAR = {"30s": "31s", "1m": "61s", "90s": "91s", "5m": "5m1s", "10m": "10m1s", "1h": "30m7s"}
+_RANGE = re.compile(rf"\[({'|'.join(_CLEAR)})(?=[]:])")
+_AT_60 = re.compile(r"@ 60\b")
 
 _COUNTERS = ("req_total", "err_total", "late", "lat_bucket", "lat_count", "lat_sum", "size_bucket")
 _RATE_OF_ANYTHING = re.compile(rf"\b(?:rate|increase)\((?!(?:{'|'.join(_COUNTERS)})\b)")
@@ -293,8 +303,7 @@ def _clear_of_edges(texts: Text) -> Text:
     """The same queries with windows that end nowhere near a sample or a step."""
 
     def moved(text: str) -> str:
-        for edge, clear in _EDGES.items():
-            text = text.replace(edge, clear)
+        text = _AT_60.sub(f"@ {INSTANT_S - 900}", _RANGE.sub(lambda found: "[" + _CLEAR[found[1]], text))
         return _RATE_OF_ANYTHING.sub("delta(", text)
 
     return texts.map(moved)

@@ -1,12 +1,12 @@
 """Random queries, asked of Debian's Prometheus 2.42 and of Treering over the same data: every answer is equal, or the
 difference is one of `known_differences`, each of which a change between Prometheus 2.42 and 3 explains."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,12 +87,13 @@ def judge(own: Program, peer: Program, question: Question) -> list[Verdict]:
 
 
 def _rounded(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer with numbers in the label of count_values cut to 9 digits: their last digit is the rounding of sin or of a mean."""
+    """The answer with numbers in the label of count_values cut to 9 digits, times pi so that none is halfway: their last
+    digits are the rounding of a sine or of a mean."""
     if answer["status"] == "success" and answer["data"]["resultType"] in ("vector", "matrix"):
         for row in answer["data"]["result"]:
             for name in {"v", "job"} & row["metric"].keys():
-                if re.fullmatch(r"-?\d+\.\d{6,}(e.*)?", row["metric"][name]):
-                    row["metric"][name] = f"{float(row['metric'][name]):.9g}"
+                if re.fullmatch(r"-?\d+(\.\d+)?(e.*)?", row["metric"][name]):
+                    row["metric"][name] = f"{float(row['metric'][name]) * math.pi:.9g}"
     return answer
 
 
@@ -103,5 +104,9 @@ def _further(text: str, ours: dict[str, Any], theirs: dict[str, Any]) -> str:
         return "" if kinds[0] == kinds[1] else f"errors {kinds[0]} ({ours['error']}) and {kinds[1]} ({theirs['error']})"
     if text.startswith("sort"):
         mine, other = ([float(row["value"][1]) for row in answer["data"]["result"]] for answer in (ours, theirs))
-        return "" if all(a == b or a != a or abs(a - b) <= 1e-9 * abs(b) for a, b in zip(mine, other, strict=True)) else "order of values"
+        return (
+            ""
+            if all(a == b or a != a or abs(a - b) <= 1e-9 * abs(b) for a, b in zip(mine, other, strict=True))
+            else "order of values"
+        )
     return ""

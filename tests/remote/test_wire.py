@@ -208,6 +208,17 @@ def test_many_empty_series_find_room() -> None:
     assert len(decode(many.SerializeToString()).batch.row) == 30_000
 
 
+def test_limits_are_limited() -> None:
+    with pytest.raises(ValueError, match="cannot be over 1048576"):
+        WireLimits(value_bytes=(1 << 20) + 1)
+    pairs = [("__name__", "m"), ("v", "x" * (1 << 20)), ("w", "y" * 16384), ("x", "z" * 16383)]
+    for version in (1, 2):
+        for order in (pairs, pairs[::-1]):
+            batch = decode(BUILDERS[version](order), version, WireLimits(value_bytes=1 << 20, ratio=10_000)).batch
+            assert labels_of(batch) == [Labels.of(pairs)]
+            assert batch.label_bytes[batch.start[0] : batch.end[0]].tobytes() == Labels.of(pairs).encode()
+
+
 def test_counts_are_limited() -> None:
     two = {1: request([("__name__", "a")], [("__name__", "b")]), 2: request_v2([("__name__", "a")], [("__name__", "b")])}
     for version, raw in two.items():

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from remote.client import encode_v1
 
 from benchmarks.peers import treering
+from remote.client import encode_v1
 from tests.treering.server import Reply, call
 from tsdb.model.labels import Labels
 from tsdb.model.write import Metadata, WriteBatch

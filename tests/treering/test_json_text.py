@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from promql.answer import Answer, NodeStats, QueryStats
+from promql.answer import Answer, QueryStats
 from promql.matrix import Matrix, Scalar, Steps
 from treering import json_text
 from treering.json_text import go_text, histogram_texts, query_response, seconds
@@ -46,6 +46,16 @@ def test_as_many_samples_as_steps_keep_their_times() -> None:
     assert query_response(Answer("matrix", matrix)) == HEAD % b"matrix" + (
         b'[{"metric":{"a":"1"},"values":[[1.500,"1"],[3.500,"3"]]},{"metric":{"a":"2"},"values":[[2.500,"2"]]}]}}'
     )
+
+
+@pytest.mark.parametrize("steps", range(1, 6))
+def test_times_of_sparse_series(steps: int) -> None:
+    for bits in range(1 << (2 * steps)):
+        present = np.array([bits >> i & 1 for i in range(2 * steps)], bool).reshape(2, steps)
+        matrix = Matrix(table({"a": "0"}, {"a": "1"}), Steps(0, (steps - 1) * 1000, 1000), np.ones((2, steps)), present)
+        found = json.loads(query_response(Answer("matrix", matrix)))["data"]["result"]
+        got = {int(one["metric"]["a"]): [t for t, _ in one["values"]] for one in found}
+        assert got == {i: np.flatnonzero(row).tolist() for i, row in enumerate(present) if row.any()}
 
 
 def test_a_vector_keeps_its_order() -> None:
@@ -93,12 +103,13 @@ def test_notes_come_after_the_data_and_are_bounded() -> None:
 
 
 def test_stats_only_where_asked() -> None:
-    stats = QueryStats(samples=10, series=2, peak_samples=5, root=NodeStats("x", (0, 1), 0.5))
+    stats = QueryStats(samples=10, series=2, peak_samples=5, evaluation_s=0.5, sort_s=0.25)
     answer = Answer("vector", Matrix.empty(Steps.instant(0)), stats=stats)
     assert b"stats" not in query_response(answer)
     told = json.loads(query_response(answer, stats="all"))["data"]["stats"]
-    assert told["samples"] == {"totalQueryableSamples": 10, "peakSamples": 5, "series": 2}
-    assert told["timings"]["evalTotalTime"] == 0.5
+    assert told["samples"]["totalQueryableSamples"] == 10
+    assert told["samples"]["peakSamples"] == 5
+    assert told["timings"]["evalTotalTime"] == 0.75
 
 
 @pytest.mark.parametrize("raw", [False, True])

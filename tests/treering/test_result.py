@@ -120,6 +120,7 @@ def test_the_arrow_stream_is_read_by_polars_pyarrow_duckdb_and_pandas(tmp_path: 
     assert table.schema.equals(r.to_arrow().schema)
     assert str(table) == str(r.to_arrow())
     assert table.to_pandas()["job"].tolist() == ["a", "a", "a", "b"]
+    assert pd.DataFrame.from_arrow(r)["job"].tolist() == ["a", "a", "a", "b"]
     assert duckdb.sql("select job, count(*) from r group by job order by job").fetchall() == [("a", 3), ("b", 1)]
     r.to_parquet(str(tmp_path / "r.parquet"))
     assert pa.parquet.read_table(tmp_path / "r.parquet").to_pylist()[3]["job"] == "b"
