@@ -23,6 +23,7 @@ from promql.ast import (
     Unary,
     VectorSelector,
 )
+from promql.fold import fold
 from promql.matrix import Steps
 from promql.typecheck import children, walk
 from tsdb.model.errors import BadData
@@ -74,7 +75,7 @@ class Plan:
 
 def make_plan(expr: Expr, query: Steps) -> Plan:
     """The plan of an expression for the steps of its query. BadData where a duration cannot be."""
-    resolved = resolve(expr, query)
+    resolved = fold(resolve(expr, query))
     fixed: set[Expr] = set()
     _collect_fixed(resolved, fixed)
     nodes = walk(resolved)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from tsdb.merge import MergeSource
+from tsdb.model.estimate import Estimate, estimate
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Selection, Source
@@ -28,6 +29,9 @@ class FederatedSource:
     def series(self, selection: Selection) -> SeriesTable:
         return self._chosen(selection).series(selection)
 
+    def estimate(self, selection: Selection) -> Estimate:
+        return estimate(self._chosen(selection), selection)
+
     def _chosen(self, selection: Selection) -> Source:
         wanted = [matcher for matcher in selection.matchers if matcher.name == TENANT_LABEL]
         return MergeSource([source for tenant, source in self._sources.items() if all(m.matches(tenant) for m in wanted)])
@@ -46,6 +50,9 @@ class _Labelled:
 
     def series(self, selection: Selection) -> SeriesTable:
         return _label(self._source.series(_inner(selection)), self._tenant)
+
+    def estimate(self, selection: Selection) -> Estimate:
+        return estimate(self._source, _inner(selection))
 
 
 def _inner(selection: Selection) -> Selection:

@@ -125,7 +125,10 @@ class Ingester:
         report = self._each(self.tenants(), now_ms, lambda store: store.tick(now_ms))
         for tenant, store in self.stores().items():
             if store.is_idle(now_ms):
-                self._forget(tenant, now_ms)
+                try:
+                    self._forget(tenant, now_ms)
+                except (TreeringError, OSError) as error:
+                    report.failed[tenant] = str(error)
         return report
 
     def flush(self, now_ms: int, tenant: str | None = None) -> TickReport:

@@ -12,6 +12,7 @@ from remote.replicas import Answer, Ask, Failures, PeerOf, ask_all, started, tol
 from remote.store_gateway import StoreGateway
 from tsdb.exemplars import ExemplarSeries
 from tsdb.merge import merge_streams, merge_tables
+from tsdb.model.estimate import Estimate, estimate, together
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch, SeriesTable
@@ -83,6 +84,16 @@ class Querier:
         tables = self._ask_all(ask)
         return [*tables, self._gateway.source(tenant).series(selection)]
 
+    def estimate(self, tenant: str, selection: Selection) -> Estimate:
+        """What reading a selection takes (see `tsdb.model.estimate`)."""
+
+        def ask(peer: Peer, number: int, failures: Failures) -> Estimate:
+            return estimate(peer.source(tenant), selection)
+
+        parts = [*self._ask_all(ask), estimate(self._gateway.source(tenant), selection)]
+        counts = [part.series for part in parts if part.series]
+        return together(parts, len(self.source(tenant).series(selection)) if len(counts) > 1 else sum(counts))
+
     def _ask_all(self, ask: Ask[Answer]) -> list[Answer]:
         if self._membership is None:
             return []
@@ -101,6 +112,9 @@ class _TenantSource:
 
     def series(self, selection: Selection) -> SeriesTable:
         return merge_tables(self._querier.tables(self._tenant, selection))
+
+    def estimate(self, selection: Selection) -> Estimate:
+        return self._querier.estimate(self._tenant, selection)
 
 
 def _joined(one: ExemplarSeries, other: ExemplarSeries) -> ExemplarSeries:

@@ -16,6 +16,7 @@ from tsdb.block_meta import META, BlockMeta, is_ulid, read_meta
 from tsdb.bucket import Bucket, PrefixBucket
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData, NotFound, TreeringError
+from tsdb.model.estimate import Estimate, estimate
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Selection, Source
 
@@ -123,6 +124,9 @@ class _TenantSource:
 
     def series(self, selection: Selection) -> SeriesTable:
         return self._merged(selection).series(selection)
+
+    def estimate(self, selection: Selection) -> Estimate:
+        return estimate(self._merged(selection), selection)
 
     def _merged(self, selection: Selection) -> Source:
         known = self._gateway.blocks(self._tenant)

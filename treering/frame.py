@@ -30,7 +30,7 @@ def columns_of(frame: object) -> dict[str, npt.NDArray[np.generic]]:
     """The columns by name, as arrays of equal length."""
     if isinstance(frame, Mapping):
         columns = {str(name): np.asarray(column) for name, column in frame.items()}
-    elif hasattr(frame, "column_names"):  # pyarrow.Table
+    elif hasattr(frame, "column_names") and hasattr(frame, "column"):  # pyarrow.Table
         columns = {name: frame.column(name).to_numpy() for name in frame.column_names}
     elif hasattr(frame, "columns"):  # pandas, polars
         columns = {str(name): np.asarray(frame[name]) for name in frame.columns}  # type: ignore[index]

@@ -34,7 +34,7 @@ class BlockMeta:
     """What a block holds: samples in [min_ms, max_ms), at one resolution (0 = raw).
 
     `sources` are the ulids of the level 1 blocks that it was compacted from; `aggregates` the further value columns of downsampled
-    samples; `histograms` how many of the samples are native histograms.
+    samples; `histograms` how many of the samples are native histograms; `edits` the tombstones and rewrites that it was made with.
     """
 
     ulid: str
@@ -49,6 +49,7 @@ class BlockMeta:
     aggregates: tuple[str, ...] = ()
     histograms: int = 0
     format: int = FORMAT
+    edits: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int:

@@ -43,10 +43,10 @@ class BlockWriter:
 
     def __init__(
         self, bucket: Bucket, *, ulid: str, min_ms: int, max_ms: int, level: int = 1, sources: tuple[str, ...] = (),
-        resolution_ms: int = 0, zstd_level: int = LEVEL,
+        resolution_ms: int = 0, zstd_level: int = LEVEL, edits: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self._bucket, self._zstd_level = bucket, zstd_level
-        self._meta = BlockMeta(ulid, min_ms, max_ms, 0, 0, level, sources or (ulid,), resolution_ms, ())
+        self._meta = BlockMeta(ulid, min_ms, max_ms, 0, 0, level, sources or (ulid,), resolution_ms, (), edits=edits)
         self._index = IndexWriter()
         self._part = bytearray()
         self._objects: list[ObjectMeta] = []
@@ -81,6 +81,7 @@ class BlockWriter:
         meta = BlockMeta(
             self._meta.ulid, self._meta.min_ms, self._meta.max_ms, self._samples, self._index.series, self._meta.level,
             self._meta.sources, self._meta.resolution_ms, tuple(self._objects), self._aggregates, self._histograms,
+            edits=self._meta.edits,
         )  # fmt: skip
         self._bucket.put(meta.key(META), encode_meta(meta))
         return meta
@@ -106,7 +107,7 @@ class BlockWriter:
 
 def write_block(
     bucket: Bucket, batches: Iterable[SeriesBatch | WideBatch], *, ulid: str, min_ms: int, max_ms: int, level: int = 1,
-    sources: tuple[str, ...] = (), resolution_ms: int = 0, zstd_level: int = LEVEL,
+    sources: tuple[str, ...] = (), resolution_ms: int = 0, zstd_level: int = LEVEL, edits: tuple[str, ...] = (),
 ) -> BlockMeta | None:  # fmt: skip
     """The meta of the new block with all samples of `batches`; None, and no object, where there are none.
 
@@ -122,6 +123,7 @@ def write_block(
         sources=sources,
         resolution_ms=resolution_ms,
         zstd_level=zstd_level,
+        edits=edits,
     )
     for item in gather(batches):
         if isinstance(item, WideBatch):

@@ -39,8 +39,16 @@ class Bucket(Protocol):
         """All objects whose key begins with `prefix`, in the order of their keys as bytes."""
         ...
 
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """The distinct parts that have objects below them, of keys that begin with `prefix` ("" or ending in `/`), ascending."""
+        ...
+
     def delete(self, key: str) -> None:
         """Delete an object if it is there."""
+        ...
+
+    def sweep(self, before_ms: int) -> int:
+        """Delete what puts that a crash cut off have left before that time; how many there were."""
         ...
 
 
@@ -70,8 +78,15 @@ class PrefixBucket:
         cut = len(self.prefix) + 1
         return (replace(info, key=info.key[cut:]) for info in self.bucket.list(f"{self.prefix}/{prefix}"))
 
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        return self.bucket.folders(f"{self.prefix}/{prefix}")
+
     def delete(self, key: str) -> None:
         self.bucket.delete(self._key(key))
+
+    def sweep(self, before_ms: int) -> int:
+        """See `Bucket.sweep`; of the whole bucket below."""
+        return self.bucket.sweep(before_ms)
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{check_key(key)}"

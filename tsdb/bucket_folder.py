@@ -70,6 +70,33 @@ class FolderBucket:
             check_key(folder)
         return (info for info in _walk(self.path / folder, f"{folder}/" if folder else "", prefix) if info.key.startswith(prefix))
 
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """The distinct parts that have objects below them, of keys that begin with `prefix` ("" or ending in `/`), ascending."""
+        folder = self.path / check_key(prefix.rstrip("/")) if prefix else self.path
+        try:
+            names = [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        except OSError as error:
+            raise Unavailable(f"bucket {folder}: list: {error}") from error
+        return iter(sorted(names))
+
+    def sweep(self, before_ms: int) -> int:
+        """Delete the temporary files of puts that a crash cut off before that time; how many there were. Walks the whole folder."""
+        count = 0
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                file = Path(folder, name)
+                try:
+                    if "~" in name and file.stat().st_mtime_ns // 1_000_000 < before_ms:
+                        file.unlink()
+                        count += 1
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    raise Unavailable(f"bucket {self.path}: sweep {file}: {error}") from error
+        return count
+
     def delete(self, key: str) -> None:
         """Delete an object if it is there, and the folders that it leaves empty."""
         file = self._file(key)

@@ -96,6 +96,21 @@ class S3Bucket:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """The distinct parts that have objects below them, of keys that begin with `prefix` ("" or ending in `/`), ascending."""
+        more: dict[str, str] = {"Delimiter": "/"}
+        while True:
+            page = self._ask("list", prefix, self._list_page, prefix, more)
+            for found in page.get("CommonPrefixes", ()):
+                yield found["Prefix"][len(prefix) :].rstrip("/")
+            if not page.get("IsTruncated"):
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
+
+    def sweep(self, before_ms: int) -> int:
+        """0: an object on S3 appears whole or leaves nothing."""
+        return 0
+
     def delete(self, key: str) -> None:
         """Delete an object if it is there."""
         check_key(key)

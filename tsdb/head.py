@@ -60,7 +60,7 @@ class HeadOptions:
     """
 
     wal_sync: str = COMMIT
-    segment_bytes: int = SEGMENT_BYTES
+    segment_size_bytes: int = SEGMENT_BYTES
     out_of_order_window_ms: int | None = None
     future_limit_ms: int = 600_000
     max_series: int = 0
@@ -125,7 +125,7 @@ class Head:
         self._memory = HeadMemory()
         self._exemplars = Exemplars(options.max_exemplars)
         self._metadata = MetadataTable(options.max_metadata)
-        self._wal = Wal(directory, options.wal_sync, options.segment_bytes)
+        self._wal = Wal(directory, options.wal_sync, options.segment_size_bytes)
         self._cuts: list[Cut] = []
         self._marks: list[Mark] = []
         self._closed, self._opened_ms = False, opened_ms

@@ -2,7 +2,9 @@
 
 Of samples of one series at one time a histogram beats a float; of two floats the larger by the IEEE total order of their bits is
 kept, the stale marker losing to any other; of two histograms the one with the larger count, then sum, then digest of its content.
-Of equal samples the larger start time is kept. No rule looks at who came first: merging is commutative, associative, idempotent.
+Of equal samples the larger start time is kept. Before all that, of two downsampled samples the one that stands for more is kept:
+the other was made before all of its samples had come. No rule looks at who came first: merging is commutative, associative,
+idempotent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +18,7 @@ from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import I64, SeriesBatch, SeriesTable, concat_tables
 from tsdb.model.source import Selection, Source
+from tsdb.model.windows import COUNT, windows_of
 
 U64 = np.uint64
 
@@ -71,9 +74,13 @@ def concat_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:
         )
     t_ms, values = np.concatenate([batch.t_ms for batch in batches]), np.concatenate([batch.values for batch in batches])
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    windows = None
+    if any(batch.windows is not None for batch in batches):
+        windows = np.concatenate([windows_of(batch) for batch in batches], axis=1)
     return SeriesBatch(
-        concat_tables([batch.series for batch in batches]), offsets, t_ms, values, histograms, histogram_at, start_ms
-    )
+        concat_tables([batch.series for batch in batches]), offsets, t_ms, values, histograms, histogram_at, start_ms,
+        windows=windows, resolution_ms=max(batch.resolution_ms for batch in batches),
+    )  # fmt: skip
 
 
 def merge_tables(tables: Sequence[SeriesTable]) -> SeriesTable:
@@ -162,6 +169,7 @@ def _rows(batch: SeriesBatch, a: int, b: int) -> SeriesBatch:
         batch, series=batch.series.take(slice(a, b)), offsets=batch.offsets[a : b + 1] - batch.offsets[a], t_ms=batch.t_ms[at],
         values=batch.values[at], histogram_at=None if batch.histogram_at is None else batch.histogram_at[at],
         start_ms=None if batch.start_ms is None else batch.start_ms[at],
+        windows=None if batch.windows is None else batch.windows[:, at],
     )  # fmt: skip
 
 
@@ -184,6 +192,8 @@ def _merge_runs(joined: SeriesBatch, place: I64, table: SeriesTable) -> SeriesBa
     groups = np.searchsorted(place[runs], np.arange(len(table) + 1))
     none = np.empty(0, np.int64)
     rank = none if joined.histograms is None or joined.histogram_at is None else _rank(joined.histograms, joined.histogram_at)
+    if joined.windows is not None:
+        rank = joined.windows[COUNT].astype(np.int64) << 32 | (rank + 1 if len(rank) else 0)
     pick = np.empty(joined.samples, np.int64)
     bits = np.ascontiguousarray(joined.values).view(np.int64)
     start_ms = none if joined.start_ms is None else joined.start_ms
@@ -194,6 +204,7 @@ def _merge_runs(joined: SeriesBatch, place: I64, table: SeriesTable) -> SeriesBa
         joined, series=table, offsets=offsets, t_ms=joined.t_ms[at], values=joined.values[at],
         histogram_at=None if joined.histogram_at is None else joined.histogram_at[at],
         start_ms=None if joined.start_ms is None else joined.start_ms[at],
+        windows=None if joined.windows is None else joined.windows[:, at],
     )  # fmt: skip
 
 

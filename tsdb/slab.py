@@ -58,6 +58,8 @@ class Slab:
         page = np.searchsorted(self.first_row, at[rows], side="right") - 1
         keep = (self.page_min_ms[page] < end_ms) & (self.page_max_ms[page] >= start_ms)
         rows, page = rows[keep], page[keep]
+        if len(rows) == 0:
+            return
         order = np.argsort(page, kind="stable")
         numbers, first = np.unique(page[order], return_index=True)
         for number, part in zip(numbers.tolist(), np.split(rows[order], first[1:]), strict=True):

@@ -58,7 +58,7 @@ class Wal:
 
     directory: Path
     sync: str = COMMIT
-    segment_bytes: int = SEGMENT_BYTES
+    segment_size_bytes: int = SEGMENT_BYTES
     next_number: int = 0
     newest_ms: dict[int, int] = field(default_factory=dict)
     syncs: int = 0
@@ -69,7 +69,7 @@ class Wal:
     def prepare(self) -> int:
         """The number of the segment that the next record goes to; opens it if needed. Unavailable where that cannot be."""
         with self._changed:
-            if self._segment is not None and self._segment.written >= self.segment_bytes:
+            if self._segment is not None and self._segment.written >= self.segment_size_bytes:
                 self._retire(self._segment)
             if self._segment is None:
                 self._segment = self._open()

@@ -30,7 +30,7 @@ KNOWN = (
     KnownDifference(
         "3 tells of matches that are not unique before a comparison drops any of them; 2.42 only looks at those it keeps",
         r"(==|!=|<|>)",
-        r"^status error \(multiple matches for labels: (many-to-one matching must be explicit|grouping labels must ensure).*and success",
+        r"^status error \(multiple matches for labels: .*and success",
         "flat == on (job) quota",
     ),
     KnownDifference(

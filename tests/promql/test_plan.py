@@ -76,7 +76,7 @@ def test_edges_become_times_and_parentheses_go() -> None:
         ("x @ 5", True),
         ("rate(x[5m] @ 5)", True),
         ("sum(x @ 5) + 1", True),
-        ("1 + 2 * 3", True),
+        ("vector(1) + 2 * 3", True),
         ("timestamp(x @ 5)", True),
         ("timestamp(abs(x @ 5))", False),
         ("predict_linear(x[5m] @ 5, 60)", False),

@@ -47,7 +47,7 @@ def test_mistakes_are_named(tmp_path: Path, flags: dict[str, object], environmen
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(BadData, match="/nowhere.yaml: No such file"):
+    with pytest.raises(BadData, match=r"/nowhere\.yaml: No such file"):
         load_config("/nowhere.yaml", {}, {})
 
 

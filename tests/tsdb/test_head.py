@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tsdb.writes import ALL, by_name, contents, label_ranges, series, write_of
-from tsdb import head_memory
+from tsdb import head_memory, slab
 from tsdb.head import Head, HeadOptions
 from tsdb.model.errors import BadData, Unavailable
 from tsdb.model.histogram import Buckets, Histograms
@@ -77,6 +77,15 @@ def test_unequal_samples_that_are_sealed_are_settled_by_the_merge_rule(head: Hea
     head._memory.seal_full()
     assert head.append(write_of({UP_A: [(1, 9.0)]}), now_ms=NOW).samples == 1
     assert contents(head)[UP_A] == [(1, 9.0), (5, 5.0)]
+
+
+def test_a_time_between_the_pages_of_a_sealed_part_has_no_samples(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slab, "PAGE_SAMPLES", 1)
+    head.append(write_of({UP_A: [(10, 1.0)], UP_B: [(90, 2.0)]}), now_ms=NOW)
+    cut = head.cut(100)
+    assert cut is not None
+    assert contents(head, Selection((), 40, 60)) == {}
+    assert contents(cut, Selection((), 0, 60)) == {UP_A: [(10, 1.0)]}
 
 
 def test_samples_too_far_in_the_future_are_refused(head: Head) -> None:
@@ -247,7 +256,7 @@ def test_a_younger_cut_may_be_dropped_before_an_older_one(head: Head) -> None:
 
 
 def test_segments_go_once_their_samples_are_in_blocks(tmp_path: Path) -> None:
-    head = Head.open(tmp_path, options=HeadOptions(wal_sync="os", segment_bytes=1000), now_ms=NOW)
+    head = Head.open(tmp_path, options=HeadOptions(wal_sync="os", segment_size_bytes=1000), now_ms=NOW)
     for t in range(100):
         head.append(write_of({UP_A: [(t, float(t))]}), now_ms=NOW)
     before = head.stats().wal_segments
@@ -327,7 +336,7 @@ def test_any_order_of_appends_cuts_drops_and_restarts_keeps_what_is_in_no_block(
     monkeypatch.setattr(head_memory, "MIN_LOG", 8)
     rows = [series(f"m{i % 3}", i=str(i)) for i in range(8)]
     directory = tmp_path_factory.mktemp("head")
-    options = HeadOptions(wal_sync="os", segment_bytes=600)
+    options = HeadOptions(wal_sync="os", segment_size_bytes=600)
     head = Head.open(directory, options=options, now_ms=NOW)
     ever: dict[tuple[int, int], float] = {}
     kept: set[tuple[int, int]] = set()

@@ -164,7 +164,7 @@ def test_every_flipped_bit_of_a_record_loses_that_record_alone(tmp_path: Path) -
 
 
 def test_a_lost_series_record_is_made_good_by_an_earlier_segment(tmp_path: Path) -> None:
-    options = HeadOptions(segment_bytes=1)
+    options = HeadOptions(segment_size_bytes=1)
     head = opened(tmp_path, options)
     for t in range(3):
         head.append(write_of({row: [(t, float(t))] for row in ROWS}), now_ms=NOW)
@@ -312,7 +312,7 @@ import sys
 from pathlib import Path
 from tests.tsdb.writes import series, write_of
 from tsdb.head import Head, HeadOptions
-head = Head.open(Path(sys.argv[1]), options=HeadOptions(segment_bytes=20_000), now_ms=0)
+head = Head.open(Path(sys.argv[1]), options=HeadOptions(segment_size_bytes=20_000), now_ms=0)
 t = int(sys.argv[2])
 rows = [series("m", i=str(i)) for i in range(50)]
 while True:
@@ -354,7 +354,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
 
 
 def test_a_drop_on_a_full_disk_gives_room_back(tmp_path: Path) -> None:
-    head = opened(tmp_path, HeadOptions(segment_bytes=200))
+    head = opened(tmp_path, HeadOptions(segment_size_bytes=200))
     for t in range(20):
         head.append(write_of({row: [(t, float(t))] for row in ROWS}), now_ms=NOW)
     before = head.stats().wal_bytes

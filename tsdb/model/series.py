@@ -219,6 +219,8 @@ class SeriesBatch:
     series in the order of series; offsets i64[n+1]; t_ms i64[m] strictly rising inside a series; values f64[m].
     A sample that is a native histogram has its row of `histograms` in histogram_at i64[m] (-1 for a float sample), and
     its value is NaN. start_ms i64[m] are start timestamps, 0 = unknown. `warnings` tell what the answer lacks.
+    Where any sample is downsampled, windows f64[12, m] tell what each stands for (`tsdb.model.windows`), and resolution_ms is the
+    coarsest resolution among them.
     """
 
     series: SeriesTable
@@ -229,6 +231,8 @@ class SeriesBatch:
     histogram_at: I64 | None = None
     start_ms: I64 | None = None
     warnings: tuple[str, ...] = ()
+    windows: F64 | None = None
+    resolution_ms: int = 0
 
     @classmethod
     def empty(cls, warnings: tuple[str, ...] = ()) -> "SeriesBatch":
@@ -272,4 +276,5 @@ class SeriesBatch:
             values=self.values[at],
             histogram_at=None if self.histogram_at is None else self.histogram_at[at],
             start_ms=None if self.start_ms is None else self.start_ms[at],
+            windows=None if self.windows is None else self.windows[:, at],
         )
