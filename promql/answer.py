@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from promql.ast import Expr, Span
+from promql.ast import Definition, Expr, Span
 from promql.matrix import I64, Matrix, Scalar, Steps
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import Selection
@@ -23,6 +23,8 @@ class QueryOptions:
     features: frozenset[str] = frozenset()
     max_samples: int = 50_000_000
     """Samples and result cells held at one time; 50 million are about 1 GB."""
+    max_memory_bytes: int = 2 << 30
+    """What is held at one time, as an estimate in bytes."""
     max_series: int = 10_000_000
     """Series read by all selectors together."""
     max_points: int = 11_000
@@ -31,6 +33,8 @@ class QueryOptions:
     """The step of a subquery that names none."""
     parallel_batches: int = 3
     """Batches under way at a time where an executor is given; bounds memory, not threads."""
+    functions: tuple[Definition, ...] = ()
+    """A user's functions that queries may call."""
     resolution_ms: int = 0
     """The coarsest downsampled data that may answer, 0 = raw only; see `promql.resolution`."""
 

@@ -3,6 +3,7 @@
 `span` is [start, end) of the node in the query text, for carets and annotations, and takes no part in equality.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -22,6 +23,22 @@ class ValueType(StrEnum):
 
 def _span() -> Span:
     return field(default=(0, 0), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A function that a user brought (see `promql.user_functions`): what its name in a query stands for.
+
+    `args` are the types of its arguments, the vector first; the last `optional` of them may be left out.
+    """
+
+    name: str
+    kind: str
+    """"instant", "over_time" or "aggregate"."""
+    function: Callable[..., object]
+    args: tuple[ValueType, ...]
+    optional: int
+    doc: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +105,7 @@ class Aggregate:
     grouping: tuple[str, ...] = ()
     without: bool = False
     span: Span = _span()
+    definition: Definition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +113,8 @@ class Call:
     func: str
     args: tuple["Expr", ...]
     span: Span = _span()
+    definition: Definition | None = None
+    """None for the language's own functions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def _start(
     clock: Callable[[], float] | None,
 ) -> Evaluation:
     began_s = clock() if clock is not None else 0.0
-    expr = parse(query, features=options.features) if isinstance(query, str) else query
+    expr = parse(query, features=options.features, functions=options.functions) if isinstance(query, str) else query
     notes = Annotations(query if isinstance(query, str) else "")
     ev = Evaluation(source, make_plan(expr, steps), steps, options, notes, deadline, executor, clock)
     ev.stats.preparation_s = clock() - began_s if clock is not None else 0.0

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from promql import aggregate, binary, functions, info
+from promql import aggregate, binary, functions, info, user_functions
 from promql.absent import absent_labels
 from promql.answer import DELAYED_NAME_REMOVAL, TYPE_AND_UNIT
 from promql.ast import (
@@ -29,12 +29,13 @@ from promql.ast import (
 from promql.evaluation import Evaluation, check_deadline, hold, keep, size_of, told
 from promql.matrix import I64, Matrix, Scalar, Steps, Value
 from promql.matrix_rows import concat_matrices, non_empty
-from promql.measure import count_windows, measured, measured_stream, name_of, taken_again, uncounted
+from promql.measure import count_windows, counted_windows, measured, measured_stream, name_of, taken_again, uncounted
 from promql.names import mark, settle
 from promql.plan import duration_ms
 from promql.reading import (
     SAMPLE_TIMES,
     ends_of,
+    read_batches,
     read_instant,
     read_range,
     read_raw,
@@ -161,6 +162,9 @@ def _compute(ev: Evaluation, expr: Expr, steps: Steps) -> Value:
 
 
 def _aggregate(ev: Evaluation, node: Aggregate, steps: Steps) -> Value:
+    if node.definition is not None:
+        given = None if node.param is None else evaluate(ev, node.param, steps)
+        return user_functions.aggregate(node, _matrix(evaluate(ev, node.expr, steps)), given, ev.notes)
     if not aggregate.folds(node.op) or not _flows(ev, node.expr, steps):
         param = None if node.param is None else evaluate(ev, node.param, steps)
         assert not isinstance(param, Matrix), "the parser lets no vector be a parameter"
@@ -175,6 +179,8 @@ def _aggregate(ev: Evaluation, node: Aggregate, steps: Steps) -> Value:
 
 def _call(ev: Evaluation, call: Call, steps: Steps) -> Value:
     """A call that needs its arguments whole."""
+    if call.definition is not None:
+        return _user_call(ev, call, steps)
     match call.func:
         case "absent_over_time":
             return _absent_over_time(ev, call, steps)
@@ -184,6 +190,24 @@ def _call(ev: Evaluation, call: Call, steps: Steps) -> Value:
             return _info(ev, call, steps)
         case _:
             return functions.call(call, [evaluate(ev, arg, steps) for arg in call.args], _context(ev, steps))
+
+
+def _user_call(ev: Evaluation, call: Call, steps: Steps) -> Matrix:
+    """A call of a user's function, of one batch at a time and in this thread: it may not know how to share."""
+    first, *rest = call.args
+    args = [evaluate(ev, arg, steps) for arg in rest]
+    if not isinstance(first, MatrixSelector | Subquery):
+        return user_functions.instant(call, [evaluate(ev, first, steps), *args], ev.notes)
+    windows = windows_of(ev, first, steps)
+    if isinstance(first, MatrixSelector):
+        batches = counted_windows(ev, read_batches(ev, first.selector, windows), windows)
+    else:
+        batches = counted_windows(ev, (as_samples(inner) for inner in uncounted(ev, _inner(ev, first, windows))), windows)
+    parts = []
+    for matrix in user_functions.over_time(call, batches, windows, args, ev.notes):
+        hold(ev, matrix.values.size)
+        parts.append(matrix)
+    return concat_matrices(parts or [Matrix.empty(steps)])
 
 
 def _info(ev: Evaluation, call: Call, steps: Steps) -> Matrix:

@@ -18,9 +18,12 @@ from promql.matrix import Matrix, Scalar, Steps, Value
 from promql.plan import Plan
 from promql.resolution import RAW, Read
 from tsdb.model.errors import LimitExceeded
-from tsdb.model.histogram import COUNTER_RESET, UNKNOWN_RESET
+from tsdb.model.histogram import COUNTER_RESET, UNKNOWN_RESET, Histograms
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import Selection, Source
+
+HELD_BYTES, HISTOGRAM_BYTES, BUCKET_BYTES = 24, 96, 12
+"""What a sample or cell with what is made beside it takes at most, a native histogram without its buckets, and a bucket."""
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -76,7 +79,12 @@ def hold(ev: Evaluation, samples: int) -> None:
     if held > ev.options.max_samples:
         raise LimitExceeded(
             "query processing would load too many samples into memory in query execution: "
-            f"{held} samples, the limit is {ev.options.max_samples}"
+            f"{held} samples, the limit is {ev.options.max_samples} (max_samples)"
+        )
+    if held * HELD_BYTES > ev.options.max_memory_bytes:
+        raise LimitExceeded(
+            f"the query needs about {held * HELD_BYTES} bytes of memory, the limit is {ev.options.max_memory_bytes} "
+            "(max_query_memory_bytes)"
         )
 
 
@@ -92,10 +100,10 @@ def keep(ev: Evaluation, expr: Expr, steps: Steps, value: Value) -> None:
 
 
 def size_of(value: Value) -> int:
-    """The cells of a value."""
+    """The cells of a value, native histograms counted as so many as fit in their room."""
     if isinstance(value, str):
         return 0
-    return len(value.values) if isinstance(value, Scalar) else value.values.size
+    return len(value.values) if isinstance(value, Scalar) else value.values.size + _weight(value.histograms)
 
 
 def select(ev: Evaluation, selector: VectorSelector, *, start_ms: int, end_ms: int, read: Read = RAW) -> Iterator[SeriesBatch]:
@@ -103,7 +111,7 @@ def select(ev: Evaluation, selector: VectorSelector, *, start_ms: int, end_ms: i
 
     Series of histograms may begin up to the lookback earlier: whether the first one is a reset shows in the one before it.
     """
-    selection = Selection(selector.matchers, start_ms, end_ms, read.resolution_ms, read.aggregate)
+    selection = Selection(selector.matchers, start_ms, end_ms, read.resolution_ms, read.fallback_ms)
     told_of = ReadStats(selection)
     if ev.node is not None:
         ev.node.reads.append(told_of)
@@ -125,7 +133,7 @@ def select(ev: Evaluation, selector: VectorSelector, *, start_ms: int, end_ms: i
         told_of.series += len(batch)
         told_of.samples += batch.samples
         if ev.stats.series > ev.options.max_series:
-            raise LimitExceeded(f"the query selects more than {ev.options.max_series} series, which is the limit")
+            raise LimitExceeded(f"the query selects more than {ev.options.max_series} series, which is the limit (max_series)")
         if len(batch):
             batch = with_reset_hints(_prepared(ev, batch), reset)
             yield without_buckets(batch) if selector in ev.plan.bucketless else batch
@@ -182,9 +190,17 @@ def map_batches(ev: Evaluation, batches: Iterator[SeriesBatch], work: Work, step
 
 def _hold_batch(ev: Evaluation, batch: SeriesBatch, steps: Steps) -> int:
     """Count the samples of a batch and the cells that they will become as held."""
-    size = batch.samples + len(batch) * len(steps)
+    size = batch.samples + len(batch) * len(steps) + _weight(batch.histograms)
     hold(ev, size)
     return size
+
+
+def _weight(histograms: Histograms | None) -> int:
+    """The room of native histograms in samples."""
+    if histograms is None:
+        return 0
+    buckets = len(histograms.positive.index) + len(histograms.negative.index) + len(histograms.bounds)
+    return (HISTOGRAM_BYTES * len(histograms) + BUCKET_BYTES * buckets) // HELD_BYTES
 
 
 def _finish(ev: Evaluation, started: _Started) -> Matrix:

@@ -37,7 +37,6 @@ class ExplainedRead:
     start_ms: int
     end_ms: int
     resolution_ms: int
-    aggregate: str
     series: int
     samples: int
     blocks: int
@@ -200,7 +199,6 @@ def _read(source: Source, read: ReadStats, *, analyzed: bool) -> ExplainedRead:
         selection.start_ms,
         selection.end_ms,
         selection.resolution_ms,
-        selection.aggregate,
         found.series,
         found.samples,
         found.blocks,
@@ -282,8 +280,7 @@ def _numbers(node: ExplainedNode) -> Iterator[str]:
 
 
 def _read_line(read: ExplainedRead) -> str:
-    column = f" column {read.aggregate}" if read.aggregate else ""
-    finest = f"up to {format_duration_ms(read.resolution_ms)}{column}" if read.resolution_ms else "raw"
+    finest = f"at most {format_duration_ms(read.resolution_ms)} coarse" if read.resolution_ms else "raw"
     line = f"read {read.selector}  ({_time(read.start_ms)}, {_time(read.end_ms)}) {finest}: {read.series:,} series"
     if read.blocks:
         stored = ", ".join(format_duration_ms(ms) if ms else "raw" for ms in read.block_resolutions_ms)

@@ -199,7 +199,7 @@ def _factor(windows: HistogramWindows, change: Histograms, begins: Bool, *, coun
     to_start = (first_ms - (windows.end_ms - windows.range_ms)) / 1000
     to_end = (windows.end_ms - last_ms) / 1000
     sampled = (last_ms - first_ms) / 1000
-    average = sampled / np.maximum(windows.hi - windows.lo - 1, 1)
+    average = sampled / np.maximum(windows.counts - 1, 1)
     to_start = np.where(to_start >= average * 1.1, average / 2, to_start)
     to_end = np.where(to_end >= average * 1.1, average / 2, to_end)
     if counter:

@@ -12,6 +12,7 @@ from promql.matrix import F64, I64, Bool
 from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.labels import METRIC_NAME
 from tsdb.model.series import SeriesBatch
+from tsdb.model.windows import COUNT
 
 MIXED = "encountered a mix of histograms and floats"
 MIXED_SCHEMAS = "vector contains a mix of histograms with exponential and custom buckets schemas"
@@ -85,6 +86,14 @@ class HistogramWindows:
     def mixed(self) -> Bool:
         """bool[w]: windows that hold floats as well."""
         return np.asarray(self.natives != self.hi - self.lo)
+
+    @property
+    def counts(self) -> F64:
+        """f64[w]: the samples in each window, with those that downsampled ones stand for."""
+        if self.batch.windows is None:
+            return (self.hi - self.lo).astype(np.float64)
+        before = np.concatenate([[0.0], np.cumsum(self.batch.windows[COUNT])])
+        return np.asarray(before[self.hi] - before[self.lo])
 
     def take(self, which: Bool) -> "HistogramWindows":
         """The windows that bool[w] says."""

@@ -16,6 +16,7 @@ from promql.histogram_samples import MIXED, MIXED_SCHEMAS, HistogramWindows, Win
 from promql.matrix import F64, I64, Bool
 from tsdb.model.histogram import COUNTER_RESET, NOT_COUNTER_RESET, UNKNOWN_RESET, Buckets
 from tsdb.model.series import SeriesBatch
+from tsdb.model.windows import COUNT
 
 SUMS = ("sum_over_time", "avg_over_time")
 PICKS = ("last_over_time", "first_over_time")
@@ -67,7 +68,7 @@ def without_buckets(batch: SeriesBatch) -> SeriesBatch:
 def _evaluate(func: str, windows: HistogramWindows, out: WindowResult, at: tuple[I64, I64]) -> None:
     match func:
         case "count_over_time":
-            out.put_floats(at, (windows.hi - windows.lo).astype(np.float64))
+            out.put_floats(at, windows.counts)
         case "present_over_time":
             out.put_floats(at, np.ones(len(windows.lo)))
         case "changes" | "resets":
@@ -100,7 +101,8 @@ def _reduce(func: str, windows: HistogramWindows, out: WindowResult, at: tuple[I
     pure = windows.take(~mixed)
     offsets = np.concatenate([[0], np.cumsum(pure.hi - pure.lo)]).astype(np.int64)
     rows = np.repeat(pure.lo - offsets[:-1], pure.hi - pure.lo) + np.arange(offsets[-1])
-    terms = Terms(offsets, windows.at[rows], np.ones(len(rows)))
+    weights = np.ones(len(rows)) if windows.batch.windows is None else windows.batch.windows[COUNT, rows]
+    terms = Terms(offsets, windows.at[rows], weights)
     result = histogram.mean(windows.histograms, terms) if func == "avg_over_time" else histogram.combine(windows.histograms, terms)
     pure.warn(MIXED_SCHEMAS, result.incompatible)
     pure.note_reconciled(result.reconciled, "aggregation")

@@ -21,7 +21,7 @@ from promql.ast import (
     VectorSelector,
 )
 from promql.gotext import format_duration_ms, format_number, quote
-from promql.signatures import signature
+from promql.signatures import Signature, signature
 from tsdb.model.labels import METRIC_NAME
 from tsdb.model.matcher import Matcher
 
@@ -108,7 +108,7 @@ def to_json(expr: Expr | None) -> Json:
                 "grouping": list(expr.grouping), "without": expr.without,
             }  # fmt: skip
         case Call():
-            return {"type": "call", "func": _function_json(expr.func), "args": [to_json(arg) for arg in expr.args]}
+            return {"type": "call", "func": _function_json(expr), "args": [to_json(arg) for arg in expr.args]}
         case VectorSelector():
             return {"type": "vectorSelector", **_selector_json(expr)}
         case MatrixSelector():
@@ -240,8 +240,9 @@ def _matching_json(matching: Matching | None) -> Json:
     }
 
 
-def _function_json(name: str) -> Json:
-    known = signature(name)
-    assert known is not None, f"a tree calls the unknown function {name!r}"
+def _function_json(call: Call) -> Json:
+    own = call.definition
+    known = signature(call.func) if own is None else Signature(own.args, own.optional)
+    assert known is not None, f"a tree calls the unknown function {call.func!r}"
     types: list[Json] = [_TYPE_WORDS[kind] for kind in known.args]
-    return {"name": name, "argTypes": types, "variadic": known.variadic, "returnType": _TYPE_WORDS[known.returns]}
+    return {"name": call.func, "argTypes": types, "variadic": known.variadic, "returnType": _TYPE_WORDS[known.returns]}

@@ -15,6 +15,7 @@ from promql.ast import (
     At,
     Binary,
     Call,
+    Definition,
     Duration,
     DurationExpr,
     Expr,
@@ -43,6 +44,12 @@ Arguments = tuple[tuple[Expr, ...], Span]
 Names = tuple[tuple[str, ...], Span]
 _F = TypeVar("_F", bound=Callable[..., object])
 _NEED = "must be preceded by an instant vector selector or range vector selector or a subquery"
+
+
+class DefinedToken(Token):
+    """The name of a user's function in a query."""
+
+    definition: Definition
 
 
 def _inline(function: _F) -> _F:
@@ -198,9 +205,10 @@ def paren(lpar: Token, expr: Expr, rpar: Token) -> Paren:
 @_inline
 def call(name: Token, arguments: Arguments) -> Call:
     known = str(name) if name.type == "IDENTIFIER" else name.lower()
-    if signature(known) is None:
+    definition = name.definition if isinstance(name, DefinedToken) else None
+    if definition is None and signature(known) is None:
         raise SyntaxProblem(f"unknown function with name {quote(str(name))}", _span(name))
-    return Call(known, arguments[0], (_span(name)[0], arguments[1][1]))
+    return Call(known, arguments[0], (_span(name)[0], arguments[1][1]), definition)
 
 
 @_inline
@@ -394,12 +402,13 @@ def _aggregate(op: Token, arguments: Arguments, grouping: tuple[bool, Names], en
     name, args, span = op.lower(), arguments[0], (_span(op)[0], end)
     if not args:
         raise SyntaxProblem("no arguments for aggregate expression provided", span)
-    wanted = 2 if name in PARAMETERS else 1
+    definition = op.definition if isinstance(op, DefinedToken) else None
+    wanted = (2 if name in PARAMETERS else 1) if definition is None else len(definition.args)
     if len(args) != wanted:
         message = f"wrong number of arguments for aggregate expression provided, expected {wanted}, got {len(args)}"
         raise SyntaxProblem(message, span)
     without, (names, _) = grouping
-    return Aggregate(name, args[-1], args[0] if wanted == 2 else None, names, without, span)
+    return Aggregate(name, args[-1], args[0] if wanted == 2 else None, names, without, span, definition)
 
 
 def _at_modifier(operand: Expr, at: At, end: int) -> Expr:

@@ -6,6 +6,7 @@ from promql.ast import (
     Aggregate,
     Binary,
     Call,
+    Definition,
     Duration,
     DurationExpr,
     Expr,
@@ -182,7 +183,8 @@ def _check_aggregate(node: Aggregate, text: str) -> Aggregate:
     inner = _expect(node.expr, ValueType.VECTOR, "aggregation expression", text)
     param = node.param
     if param is not None:
-        param = _expect(param, PARAMETERS[node.op], "aggregation parameter", text)
+        wanted = PARAMETERS[node.op] if node.definition is None else ValueType.SCALAR
+        param = _expect(param, wanted, "aggregation parameter", text)
     return node if inner is node.expr and param is node.param else replace(node, expr=inner, param=param)
 
 
@@ -241,6 +243,8 @@ def _operator_span(node: Binary, text: str) -> Span:
 
 
 def _signature(node: Call) -> Signature:
+    if node.definition is not None:
+        return Signature(node.definition.args, node.definition.optional)
     found = signature(node.func)
     assert found is not None, f"the parser let the unknown function {node.func!r} pass"
     return found
@@ -262,6 +266,9 @@ def _check_call(node: Call, text: str) -> tuple[ValueType, Call]:
 
 
 def _check_arity(node: Call, wanted: Signature) -> None:
+    if node.definition is not None:
+        _check_own_arity(node, node.definition)
+        return
     count, most = len(node.args), len(wanted.args)
     if wanted.variadic == 0:
         if count != most:
@@ -273,6 +280,14 @@ def _check_arity(node: Call, wanted: Signature) -> None:
     if 0 < wanted.variadic < count - least:
         message = f"expected at most {least + wanted.variadic} argument(s) in call to {quote(node.func)}, got {count}"
         raise SyntaxProblem(message, node.span)
+
+
+def _check_own_arity(node: Call, definition: Definition) -> None:
+    count, most = len(node.args), len(definition.args)
+    least = most - definition.optional
+    if not least <= count <= most:
+        wanted = f"{most}" if least == most else f"{least} to {most}"
+        raise SyntaxProblem(f"expected {wanted} argument(s) in call to {quote(node.func)}, got {count}", node.span)
 
 
 def _check_info(node: Call, text: str) -> Call:

@@ -13,6 +13,7 @@ import numpy as np
 from promql.aggregate_whole import warn_quantiles
 from promql.annotations import Annotations
 from promql.ast import Span
+from promql.downsampled import for_function
 from promql.matrix import F64, Bool, Matrix
 from promql.matrix_rows import non_empty
 from promql.window_floats import EXTRAPOLATED, PICKS, REDUCTIONS, float_windows
@@ -55,7 +56,7 @@ def over_time(
 
     Samples of `batch` outside all windows do no harm. QueryFailed for smoothing factors outside (0, 1).
     """
-    batch = without_stale(batch)
+    batch = without_stale(batch) if batch.windows is None else for_function(call.func, batch, windows)
     seen = batch if call.func in PICKS else only_floats(batch)
     floats = float_windows(call.func, seen, windows, call.params, executor)
     drop = None if call.func in KEEP_NAME else np.ones(len(batch), bool)

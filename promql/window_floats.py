@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
+from promql.downsampled import merge_windows
 from promql.matrix import F64, I64, Bool
 from promql.windows import NO_STARTS, Windows
 from tsdb.kernel import window, window_rise
@@ -72,6 +73,8 @@ def float_windows(
     `batch` has neither stale markers nor histograms. With an executor the series are shared among its threads.
     """
     shape = (len(batch), len(windows.ends_ms))
+    if batch.windows is not None:
+        batch = replace(batch, windows=np.require(batch.windows, np.float64, ["C", "W"]))
     out = Floats(np.zeros(shape), np.empty(shape, bool), np.zeros(len(batch), bool))
     parts = _parts(batch) if executor is not None else [(0, len(batch))]
     if executor is None or len(parts) == 1:
@@ -98,7 +101,9 @@ def _run(func: str, batch: SeriesBatch, windows: Windows, params: Sequence[F64],
     """Fill the rows start:stop of `whole`."""
     out = Floats(whole.values[start:stop], whole.present[start:stop], whole.overlap[start:stop])
     offsets = batch.offsets[start : stop + 1]
-    if func in EXTRAPOLATED:
+    if batch.windows is not None:
+        merge_windows(func, batch, batch.windows, offsets, windows, out.values, out.present)
+    elif func in EXTRAPOLATED:
         _run_extrapolated(func, batch, offsets, windows, out)
     elif func in PICKS:
         _run_pick(func, batch, offsets, windows, out)

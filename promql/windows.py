@@ -126,4 +126,5 @@ def keep_samples(batch: SeriesBatch, keep: Bool) -> SeriesBatch:
         values=batch.values[keep],
         histogram_at=None if batch.histogram_at is None else batch.histogram_at[keep],
         start_ms=None if batch.start_ms is None else batch.start_ms[keep],
+        windows=None if batch.windows is None else np.ascontiguousarray(batch.windows[:, keep]),
     )

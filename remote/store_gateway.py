@@ -1,116 +1,189 @@
 """The store gateway: the blocks of every tenant in the bucket, as Sources.
 
-It knows what `refresh` found; an ingester that shares its process also tells it of each new block (`add`). Footers, indexes
-and pages are read when a query needs them, and a bounded number of blocks stays open with what it has read.
+A tenant's blocks become known when it is first asked for, from its bucket index (`tsdb.bucket_index`), and again at each `refresh`
+while it is asked for; an ingester or compactor in the same process tells of what it does at once. Footers, indexes and pages are
+read when a query needs them, through caches that are bounded in bytes and shared by all blocks.
 """
 
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
 
-from remote.blocks import GuardedBlock, Told, choose_blocks, damage
+from remote.blocks import GuardedBlock, Stretch, Told, coarser_only, damage
 from remote.tenants import check_tenant
 from tsdb.block import Block
-from tsdb.block_meta import META, BlockMeta, is_ulid, read_meta
+from tsdb.block_meta import BlockMeta
 from tsdb.bucket import Bucket, PrefixBucket
+from tsdb.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
+from tsdb.coverage import cover
 from tsdb.merge import MergeSource
-from tsdb.model.errors import BadData, NotFound, TreeringError
+from tsdb.model.errors import BadData
 from tsdb.model.estimate import Estimate, estimate
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Selection, Source
+from tsdb.part_cache import PartCache
+from tsdb.tombstones import BuriedSource, Tombstone
 
 MAX_OPEN_BLOCKS = 512
-"""Blocks that keep what they have read of their index; the least recently asked are closed first."""
+"""Blocks kept open; one costs little, what it has read is in the caches."""
+MAX_TENANTS = 10_000
+"""Tenants whose blocks are known; the one not asked for longest is forgotten first, and read again when it is asked for."""
+IDLE_MS = 600_000
+"""A tenant not asked for this long is forgotten."""
+IGNORE_AFTER_MS = 3_600_000
+"""How long a block that others replace is read after it was marked: each reader refreshes three times in it, and knows those."""
+INDEX_CACHE_BYTES, PAGE_CACHE_BYTES = 128 << 20, 128 << 20
+_STRIPES = 64
+"""Locks over the tenants: an index is read by one thread at a time, lest an older reading replace a newer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayOptions:
+    """How a store gateway works."""
+
+    max_open_blocks: int = MAX_OPEN_BLOCKS
+    max_tenants: int = MAX_TENANTS
+    ignore_after_ms: int = IGNORE_AFTER_MS
+    stale_ms: int = STALE_MS
+    index_cache_bytes: int = INDEX_CACHE_BYTES
+    page_cache_bytes: int = PAGE_CACHE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class TenantBlocks:
-    """What is known of one tenant: its sound blocks, and for each other one the warning that every answer carries."""
+    """What is known of one tenant: its blocks, those of them that answer, and the warnings that every answer carries."""
 
-    metas: dict[str, BlockMeta]
-    damaged: dict[str, str]
+    inventory: Inventory = field(default_factory=Inventory)
+    live: tuple[LiveBlock, ...] = ()
+    asked_ms: int = 0
 
+    @property
+    def metas(self) -> dict[str, BlockMeta]:
+        """The sound blocks by their ulids."""
+        return dict(self.inventory.metas)
 
-NOTHING = TenantBlocks({}, {})
+    @property
+    def damaged(self) -> dict[str, str]:
+        """For each block that is known to be unreadable the warning that every answer carries."""
+        return {ulid: damage(ulid, problem) for ulid, problem in self.inventory.damaged.items()}
 
 
 class StoreGateway:
-    """The blocks in a bucket whose keys are `<tenant>/<ulid>/…`. Thread-safe."""
+    """The blocks in a bucket whose keys are `<tenant>/<ulid>/…`. Thread-safe. `executor` runs the range reads of a batch."""
 
-    def __init__(self, bucket: Bucket, *, max_open_blocks: int = MAX_OPEN_BLOCKS) -> None:
-        self._bucket, self._max_open = bucket, max_open_blocks
+    def __init__(self, bucket: Bucket, options: GatewayOptions | None = None, *, executor: Executor | None = None) -> None:
+        self.options = options or GatewayOptions()
+        self.index_cache = PartCache(self.options.index_cache_bytes)
+        self.page_cache = PartCache(self.options.page_cache_bytes)
+        self._bucket, self._executor = bucket, executor
         self._lock = threading.Lock()
-        self._tenants: dict[str, TenantBlocks] = {}
+        self._loading = [threading.Lock() for _ in range(_STRIPES)]
+        self._now_ms: int | None = None
+        self._known: OrderedDict[str, TenantBlocks] = OrderedDict()
+        self._told: dict[str, Inventory] = {}
         self._open: OrderedDict[tuple[str, str], Block] = OrderedDict()
 
     def refresh(self, now_ms: int) -> None:
-        """Looks which blocks there are; reads the metas of new ones and, again, of damaged ones.
+        """Reads the indexes of the tenants that are asked for. Before the first refresh nothing is known but what was told.
 
-        A block without meta.json is being written or was left half written: it does not exist. Unavailable if the bucket
-        cannot be listed; what was known then stays. Costs a listing of the whole bucket and one read a new block.
+        Unavailable if the bucket cannot be read; what was known then stays.
         """
-        before = self._tenants
-        found: dict[str, TenantBlocks] = {}
-        for tenant, ulid in self._committed():
-            known = before.get(tenant, NOTHING)
-            now = found.setdefault(tenant, TenantBlocks({}, {}))
-            if ulid in known.metas:
-                now.metas[ulid] = known.metas[ulid]
-            else:
-                self._read(tenant, ulid, now)
+        self._now_ms = now_ms
         with self._lock:
-            for tenant, blocks in self._tenants.items():  # told of by `add` since the listing began
-                for ulid in blocks.metas.keys() - before.get(tenant, NOTHING).metas.keys():
-                    found.setdefault(tenant, TenantBlocks({}, {})).metas[ulid] = blocks.metas[ulid]
-            self._tenants = found
-            for tenant, ulid in [key for key in self._open if key[1] not in found.get(key[0], NOTHING).metas]:
-                del self._open[tenant, ulid]
+            for tenant in [tenant for tenant, blocks in self._known.items() if now_ms - blocks.asked_ms > IDLE_MS]:
+                del self._known[tenant]
+            tenants, told = list(self._known), self._told.keys() - self._known.keys()
+        for tenant in told:  # who asks for them finds in the bucket what was told
+            with self._stripe(tenant):
+                self._told.pop(tenant, None)
+        for tenant in tenants:
+            self._load(tenant, now_ms)
+
+    def reload(self, tenant: str, now_ms: int) -> None:
+        """Reads one tenant's index now, if the tenant is one of those asked for."""
+        if tenant in self._known:
+            self._load(tenant, now_ms)
 
     def add(self, tenant: str, meta: BlockMeta) -> None:
         """Makes a block that has just been written known without a refresh."""
-        with self._lock:
-            blocks = self._tenants.get(tenant, NOTHING)
-            self._tenants = {**self._tenants, tenant: TenantBlocks({**blocks.metas, meta.ulid: meta}, blocks.damaged)}
+        self._tell(tenant, Inventory(metas={meta.ulid: meta}))
+
+    def bury(self, tenant: str, tombstone: Tombstone) -> None:
+        """Hides what a tombstone deletes, without a refresh."""
+        self._tell(tenant, Inventory(tombstones={tombstone.ulid: tombstone}))
 
     def tenants(self) -> list[str]:
-        """All tenants with blocks."""
-        return sorted(self._tenants)
+        """All tenants that have anything in the bucket; lists the names of its folders."""
+        return [name for name in self._bucket.folders() if is_tenant(name)]
+
+    def asked(self) -> dict[str, TenantBlocks]:
+        """What is known of the tenants that are asked for, without reading anything: for metrics."""
+        with self._lock:
+            return dict(self._known)
 
     def blocks(self, tenant: str) -> TenantBlocks:
-        """What is known of the tenant's blocks."""
-        return self._tenants.get(tenant, NOTHING)
+        """What is known of the tenant's blocks; read from its index if it was not asked for lately. Unavailable."""
+        now_ms = self._now_ms
+        with self._lock:
+            known = self._known.get(tenant)
+            if known is not None:
+                self._known.move_to_end(tenant)
+                if now_ms is not None and now_ms > known.asked_ms:
+                    known = self._known[tenant] = replace(known, asked_ms=now_ms)
+                return known
+        if now_ms is None:
+            return self._view(self._told.get(tenant, Inventory()), 0)
+        return self._load(tenant, now_ms)
 
     def source(self, tenant: str) -> Source:
         """The tenant's blocks as they are known when it is asked."""
         return _TenantSource(self, tenant)
 
     def open_block(self, tenant: str, meta: BlockMeta) -> Block:
-        """The block, with what it has read before if it is still open."""
+        """The block, over the shared caches."""
         key = (tenant, meta.ulid)
         with self._lock:
             block = self._open.get(key)
-            if block is None:
-                block = self._open[key] = Block(PrefixBucket(self._bucket, tenant), meta)
+            if block is None or block.meta is not meta:
+                block = self._open[key] = Block(PrefixBucket(self._bucket, tenant), meta, self.index_cache, self._executor)
             self._open.move_to_end(key)
-            if len(self._open) > self._max_open:
+            if len(self._open) > self.options.max_open_blocks:
                 self._open.popitem(last=False)
             return block
 
-    def _committed(self) -> Iterator[tuple[str, str]]:
-        """(tenant, ulid) of every meta.json; keys that no tenant can have are others' objects."""
-        for entry in self._bucket.list():
-            parts = entry.key.split("/")
-            if len(parts) == 3 and parts[2] == META and is_ulid(parts[1]) and _is_tenant(parts[0]):
-                yield parts[0], parts[1]
+    def _load(self, tenant: str, now_ms: int) -> TenantBlocks:
+        """Reads what is known of the tenant, and adds what was told of it meanwhile."""
+        with self._stripe(tenant):
+            with self._lock:
+                known, before = self._known.get(tenant, TenantBlocks(asked_ms=now_ms)), self._told.get(tenant)
+            bucket = PrefixBucket(self._bucket, tenant)
+            found = read_inventory(bucket, known.inventory, now_ms=now_ms, stale_ms=self.options.stale_ms)
+            with self._lock:
+                told = _without(self._told.pop(tenant, None), before)
+                if told is not None:
+                    self._told[tenant] = told
+                    found = _with(found, told)
+                blocks = self._known[tenant] = self._view(found, self._known.get(tenant, known).asked_ms)
+                if len(self._known) > self.options.max_tenants:
+                    self._known.popitem(last=False)
+                return blocks
 
-    def _read(self, tenant: str, ulid: str, into: TenantBlocks) -> None:
-        try:
-            into.metas[ulid] = read_meta(PrefixBucket(self._bucket, tenant), ulid)
-        except NotFound:
-            return  # deleted since it was listed
-        except (TreeringError, OSError) as error:  # one that cannot be read now stops no other; it is told, and tried again
-            into.damaged[ulid] = damage(ulid, error)
+    def _stripe(self, tenant: str) -> threading.Lock:
+        return self._loading[hash(tenant) % _STRIPES]
+
+    def _tell(self, tenant: str, news: Inventory) -> None:
+        """Adds to what is known. It is kept until a reading that begins after this, which finds it in the bucket."""
+        with self._lock:
+            self._told[tenant] = _with(self._told.get(tenant, Inventory()), news)
+            known = self._known.get(tenant)
+            if known is not None:
+                self._known[tenant] = self._view(_with(known.inventory, news), known.asked_ms)
+
+    def _view(self, inventory: Inventory, asked_ms: int) -> TenantBlocks:
+        live = answering(inventory, now_ms=self._now_ms or 0, ignore_after_ms=self.options.ignore_after_ms)
+        return TenantBlocks(inventory, live, asked_ms)
 
 
 class _TenantSource:
@@ -123,25 +196,45 @@ class _TenantSource:
         return self._merged(selection).select(selection)
 
     def series(self, selection: Selection) -> SeriesTable:
-        return self._merged(selection).series(selection)
+        return self._merged(selection, labels_only=True).series(selection)
 
     def estimate(self, selection: Selection) -> Estimate:
         return estimate(self._merged(selection), selection)
 
-    def _merged(self, selection: Selection) -> Source:
+    def _merged(self, selection: Selection, *, labels_only: bool = False) -> Source:
         known = self._gateway.blocks(self._tenant)
-        sources: list[Source] = [
-            GuardedBlock(meta.ulid, self._gateway.open_block(self._tenant, meta))
-            for meta in choose_blocks(list(known.metas.values()), selection)
-        ]
-        if known.damaged:
+        tombstones = {block.meta.ulid: block.tombstones for block in known.live}
+        sources: list[Source] = []
+        coverage = cover([block.meta for block in known.live], selection)
+        for piece in (*coverage.pieces, *(coverage.coarser_only if labels_only else ())):
+            meta, buried = piece.meta, tombstones[piece.meta.ulid]
+            block: Source = self._gateway.open_block(self._tenant, meta)
+            guarded = GuardedBlock(meta.ulid, BuriedSource(block, buried, meta) if buried else block)
+            sources.append(Stretch(guarded, piece.start_ms, piece.end_ms))
+        if coverage.coarser_only and not labels_only:
+            sources.append(Told((coarser_only(coverage.coarser_only),)))
+        if known.inventory.damaged:
             sources.append(Told(tuple(known.damaged.values())))
         return sources[0] if len(sources) == 1 else MergeSource(sources)
 
 
-def _is_tenant(name: str) -> bool:
+def is_tenant(name: str) -> bool:
+    """Whether a folder of the bucket can be a tenant's; others are someone else's."""
     try:
         check_tenant(name)
     except BadData:
         return False
     return True
+
+
+def _with(known: Inventory, more: Inventory) -> Inventory:
+    return replace(known, metas={**known.metas, **more.metas}, tombstones={**known.tombstones, **more.tombstones})
+
+
+def _without(told: Inventory | None, before: Inventory | None) -> Inventory | None:
+    """What was told since `before`; None if nothing was."""
+    if told is None or before is None:
+        return told
+    metas = {ulid: meta for ulid, meta in told.metas.items() if ulid not in before.metas}
+    tombstones = {ulid: one for ulid, one in told.tombstones.items() if ulid not in before.tombstones}
+    return Inventory(metas=metas, tombstones=tombstones) if metas or tombstones else None

@@ -70,6 +70,7 @@ def decode_write(
     if len(body) > limits.max_body_bytes:
         raise TooLarge(f"request body of {len(body)} bytes is over the limit of {limits.max_body_bytes} bytes")
     buffer, size = _decompress(body, limits)
+    _check_message(buffer, size, version)
     return decode_v1(buffer, size, limits) if version == 1 else decode_v2(buffer, size, limits)
 
 
@@ -198,6 +199,13 @@ def _add_histograms(batch: WriteBatch, buffer: U8, ranges: I64, fault: I64, limi
         carries[[exemplar.row for exemplar in batch.exemplars]] = True
         fault[(fault == scan.GOOD) & ~carries] = scan.EMPTY
     return batch
+
+
+def _check_message(buffer: U8, size: int, version: int) -> None:
+    """BadData for the other version's message: of it every field would be unknown here, passed over, and so lost in silence."""
+    first = int(buffer[0]) >> 3 if size else 0
+    if (version == 1 and first in (4, 5)) or (version == 2 and first in (1, 3)):
+        raise BadData(f"remote write {version}.0: the body is a message of {3 - version}.0 (its first field is number {first})")
 
 
 def _decompress(body: bytes | memoryview, limits: WireLimits) -> tuple[U8, int]:

@@ -1,14 +1,16 @@
 """The table of HTTP routes: every path that Treering answers, on one page."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
+from treering.api_explain import ExplainApi
 from treering.api_query import QueryApi
 from treering.api_series import SeriesApi
 from treering.api_status import StatusApi
 from treering.api_write import WriteApi
-from treering.asgi import App, Gate, Handler, Route
+from treering.asgi import App, Gate, Handler, Route, threaded
 from treering.node import Node
+from treering.write_pool import WritePool
 
 PREFIXES = ("/api/v1", "/prometheus/api/v1", "/api/prom/api/v1")
 """Prometheus's own path, Mimir's and Cortex's; all the same."""
@@ -21,25 +23,29 @@ POST = frozenset({"POST"})
 def make_app(node: Node) -> App:
     """The HTTP application over one node."""
     config = node.config
-    writes = Gate(ThreadPoolExecutor(config.max_write_threads, "write"), config.max_write_threads * 16)
-    queries = Gate(ThreadPoolExecutor(config.max_concurrent_queries, "query"), config.max_queued_queries)
-    admin = Gate(ThreadPoolExecutor(4, "admin"), 64)
-    return App([*_write_routes(node, writes, admin), *_read_routes(node, queries), *_status_routes(node, admin)], node.telemetry)
+    queries = ThreadPoolExecutor(config.max_concurrent_queries, "query")
+    admin = ThreadPoolExecutor(4, "admin")
+    routes = [*_write_routes(node, admin), *_read_routes(node, queries), *_status_routes(node, admin)]
+    return App(routes, node.telemetry)
 
 
-def _write_routes(node: Node, writes: Gate, admin: Gate) -> Iterator[Route]:
-    api = WriteApi(node)
+def _write_routes(node: Node, admin: Executor) -> Iterator[Route]:
+    api, gate = WriteApi(node), Gate(node.config.max_queued_writes)
+    pool = WritePool(api, node.config.write_threads)
     paths = [f"{prefix}/{verb}" for prefix in PREFIXES for verb in ("write", "push")]
     for path in (*paths, "/api/prom/push"):
-        yield Route(path, POST, api.write, writes, node.config.max_body_bytes, plain_errors=True)
-    yield Route("/ingester/flush", READ, api.flush, admin, plain_errors=True)
+        yield Route(path, POST, pool.submit, gate, node.config.max_body_bytes, plain_errors=True, takes_forms=False)
+    yield Route("/ingester/flush", READ, threaded(admin, api.flush), Gate(8), plain_errors=True)
 
 
-def _read_routes(node: Node, queries: Gate) -> Iterator[Route]:
-    query, series = QueryApi(node), SeriesApi(node)
+def _read_routes(node: Node, queries: Executor) -> Iterator[Route]:
+    query, series, gate = QueryApi(node), SeriesApi(node), Gate(node.config.max_queued_queries)
+    explain = ExplainApi(query)
     handlers: dict[str, Handler] = {
         "query": query.query,
         "query_range": query.query_range,
+        "query_explain": explain.query_explain,
+        "query_range_explain": explain.query_range_explain,
         "format_query": query.format_query,
         "parse_query": query.parse_query,
         "series": series.series,
@@ -50,11 +56,11 @@ def _read_routes(node: Node, queries: Gate) -> Iterator[Route]:
     }
     for prefix in PREFIXES:
         for path, handler in handlers.items():
-            yield Route(f"{prefix}/{path}", READ, handler, queries)
+            yield Route(f"{prefix}/{path}", READ, threaded(queries, handler), gate)
 
 
-def _status_routes(node: Node, admin: Gate) -> Iterator[Route]:
-    api = StatusApi(node)
+def _status_routes(node: Node, admin: Executor) -> Iterator[Route]:
+    api, gate = StatusApi(node), Gate(64)
     for prefix in PREFIXES:
         for path, handler in {
             "status/buildinfo": api.build_info,
@@ -62,7 +68,7 @@ def _status_routes(node: Node, admin: Gate) -> Iterator[Route]:
             "status/runtimeinfo": api.runtime_info,
             "status/flags": api.flags,
         }.items():
-            yield Route(f"{prefix}/{path}", READ, handler, admin)
+            yield Route(f"{prefix}/{path}", READ, threaded(admin, handler), gate)
     plain = {"/-/healthy": api.healthy, "/-/ready": api.ready, "/ready": api.ready, "/metrics": api.metrics, "/config": api.config}
     for path, handler in plain.items():
-        yield Route(path, GET, handler, admin)
+        yield Route(path, GET, threaded(admin, handler), gate)

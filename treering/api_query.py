@@ -2,8 +2,10 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import orjson
 
@@ -44,12 +46,20 @@ class QueryApi:
 
     def query(self, request: Request) -> Response:
         """GET/POST query: an instant query."""
-        at = request.param("time")
-        at_ms = self.node.now_ms() if not at else parse_time_ms(at)
-        return self._run(request, self._query(request, start_ms=at_ms, end_ms=at_ms, step_ms=0))
+        return self._run(request, self.instant_of(request))
 
     def query_range(self, request: Request) -> Response:
         """GET/POST query_range."""
+        return self._run(request, self.range_of(request))
+
+    def instant_of(self, request: Request) -> Query:
+        """The instant query that the parameters tell."""
+        at = request.param("time")
+        at_ms = self.node.now_ms() if not at else parse_time_ms(at)
+        return self._query(request, start_ms=at_ms, end_ms=at_ms, step_ms=0)
+
+    def range_of(self, request: Request) -> Query:
+        """The range query that the parameters tell."""
         start_ms, end_ms = (parse_time_ms(_need(request, name), name=name) for name in ("start", "end"))
         step_ms = parse_duration_ms(_need(request, "step"))
         if end_ms < start_ms:
@@ -58,7 +68,7 @@ class QueryApi:
             raise BadData(
                 'invalid parameter "step": zero or negative query resolution step widths are not accepted. Try a positive integer'
             )
-        return self._run(request, self._query(request, start_ms=start_ms, end_ms=end_ms, step_ms=step_ms))
+        return self._query(request, start_ms=start_ms, end_ms=end_ms, step_ms=step_ms)
 
     def format_query(self, request: Request) -> Response:
         """GET/POST format_query: the query, laid out."""
@@ -71,10 +81,8 @@ class QueryApi:
     def _parse(self, request: Request) -> Expr:
         text = request.param("query") or ""
         self.node.check_query_size(text)
-        try:
-            return parse(text, features=self.node.features)
-        except ParseError as error:
-            raise BadData(f'invalid parameter "query": {error}') from None
+        with query_errors():
+            return parse(text, features=self.node.features, functions=self.node.functions)
 
     def _query(self, request: Request, *, start_ms: int, end_ms: int, step_ms: int) -> Query:
         lookback, timeout = request.param("lookback_delta"), request.param("timeout")
@@ -92,11 +100,14 @@ class QueryApi:
         tenants = self.node.tenants_of(request.headers)
         began = time.perf_counter()
         problem = ""
+        if _wants_arrow(request) and find_spec("pyarrow") is None:
+            return _no_arrow()
         try:
-            answer = self.node.query(tenants, query, canceled=request.canceled.is_set)
+            with query_errors():
+                answer = self.node.query(tenants, query, canceled=request.canceled.is_set)
+            if answer.stats is not None:
+                answer.stats.queue_s = began - request.received_s
             return _respond(request, truncate(answer, limit_of(request)), query)
-        except ParseError as error:
-            raise BadData(f'invalid parameter "query": {error}') from None
         except TreeringError as error:
             problem = str(error)
             raise
@@ -116,18 +127,36 @@ class QueryApi:
 
 
 def _respond(request: Request, answer: Answer, query: Query) -> Response:
-    if ARROW in (request.header("accept") or ""):
+    if _wants_arrow(request):
         from treering.result import Result
 
         return Response(body=Result.of(answer).to_ipc(), content_type=ARROW)
     return Response(body=query_response(answer, at_ms=query.start_ms, stats=query.stats))
 
 
+def _wants_arrow(request: Request) -> bool:
+    return ARROW in (request.header("accept") or "")
+
+
+def _no_arrow() -> Response:
+    message = f"{ARROW} needs pyarrow on the server: pip install 'treering[arrow]'; without that Accept header the answer is JSON"
+    return Response(406, orjson.dumps({"status": "error", "errorType": "not_acceptable", "error": message}))
+
+
+@contextmanager
+def query_errors() -> Iterator[None]:
+    """What is wrong with a query's text, told as a wrong parameter."""
+    try:
+        yield
+    except ParseError as error:
+        raise BadData(f'invalid parameter "query": {error}') from None
+
+
 def limit_of(request: Request) -> int:
     """The `limit` parameter, 0 = unlimited. BadData if it is no such number."""
     text = request.param("limit") or "0"
-    if not text.isdigit():
-        raise BadData(f'invalid parameter "limit": {text!r} is not a non-negative number')
+    if not (text.isdecimal() and len(text) < 20):
+        raise BadData(f'invalid parameter "limit": {text[:50]!r} is not a non-negative number of at most 19 digits')
     return int(text)
 
 

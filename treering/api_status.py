@@ -6,6 +6,7 @@ import numpy as np
 import orjson
 from prometheus_client import generate_latest
 
+from treering.api_query import limit_of
 from treering.asgi import Request, Response
 from treering.config import show_config
 from treering.node import Node
@@ -35,9 +36,9 @@ class StatusApi:
 
     def tsdb(self, request: Request) -> Response:
         """GET status/tsdb: what the head holds and where its cardinality comes from."""
-        limit = int(request.param("limit") or "10") if (request.param("limit") or "10").isdigit() else 0
+        limit = limit_of(request) or (10 if request.param("limit") is None else 0)
         if not 1 <= limit <= 10_000:
-            raise BadData(f'invalid parameter "limit": {request.param("limit")!r} is not between 1 and 10000')
+            raise BadData(f'invalid parameter "limit": {limit} is not between 1 and 10000')
         tenants = self.node.tenants_of(request.headers)
         series = self.node.head_source(tenants).series(Selection((), MIN_MS, MAX_MS))
         bounds = self.node.head_bounds(tenants)

@@ -10,7 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -42,6 +42,11 @@ JSON = "application/json"
 GZIP_FROM_BYTES = 1400
 """Smaller bodies fit one packet anyway."""
 MAX_FORM_BYTES = 4 << 20
+MAX_PARAMETERS = 1000
+MAX_SHOWN_CHARS = 200
+"""Of what a client sent, in a message about it."""
+BODY_WAIT_S = 30.0
+"""How long the next piece of a body may take: who waits for it holds a place of the gate."""
 
 
 @dataclass(slots=True)
@@ -56,6 +61,8 @@ class Request:
     captures: dict[str, str] = field(default_factory=dict)
     canceled: threading.Event = field(default_factory=threading.Event)
     params: dict[str, list[str]] = field(default_factory=dict)
+    received_s: float = field(default_factory=time.perf_counter)
+    """When it came, on `time.perf_counter`."""
 
     def header(self, name: str) -> str | None:
         values = self.headers.get(name)
@@ -78,28 +85,36 @@ class Response:
 
 
 Handler = Callable[[Request], Response]
+Start = Callable[[Request], "Future[Response]"]
+"""Begins to serve a request in some thread."""
+
+
+def threaded(executor: Executor, handler: Handler) -> Start:
+    """Serves each request by a handler in one of the executor's threads."""
+    return lambda request: executor.submit(handler, request)
 
 
 @dataclass(slots=True)
 class Gate:
-    """Where one kind of request runs, and how many of them may be in the process at once; the next is told to come back."""
+    """How many requests of one kind may be in the process at once; the next is told to come back."""
 
-    executor: Executor
     limit: int
     in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path such as `/api/v1/label/{name}/values`, what serves it, where it runs, and how large a body it takes."""
+    """A path such as `/api/v1/label/{name}/values`, what serves it, behind which gate, and how large a body it takes."""
 
     path: str
     methods: frozenset[str]
-    handler: Handler
+    start: Start
     gate: Gate
     max_body_bytes: int = MAX_FORM_BYTES
     plain_errors: bool = False
     """Errors as text, as write endpoints tell them, instead of the query API's JSON."""
+    takes_forms: bool = True
+    """A body that says it is a form is merged into the parameters."""
 
 
 class App:
@@ -118,9 +133,7 @@ class App:
         route, request.captures = self._match(scope)
         response = await self._answer(route, request, receive)
         await _send(send, request, response)
-        name = route.path if route else "unknown"
-        self._telemetry.requests.labels(name, str(response.status)).inc()
-        self._telemetry.request_seconds.labels(name).observe(time.perf_counter() - began)
+        self._telemetry.note_request(route.path if route else "unknown", response.status, time.perf_counter() - began)
 
     def _match(self, scope: Scope) -> tuple[Route | None, dict[str, str]]:
         route = self._exact.get(scope["path"])
@@ -135,7 +148,7 @@ class App:
 
     async def _answer(self, route: Route | None, request: Request, receive: Receive) -> Response:
         if route is None:
-            return Response(404, f"404 page not found: {request.path}\n".encode(), "text/plain; charset=utf-8")
+            return Response(404, f"404 page not found: {request.path[:MAX_SHOWN_CHARS]}\n".encode(), "text/plain; charset=utf-8")
         if request.method not in route.methods and not (request.method == "HEAD" and "GET" in route.methods):
             allow = ", ".join(sorted(route.methods))
             return Response(
@@ -146,7 +159,7 @@ class App:
             if route.gate.in_flight > route.gate.limit:
                 raise Unavailable(f"{route.gate.limit} requests of this kind are being served, the limit; try again")
             request.body = await _read_body(request, receive, route.max_body_bytes)
-            request.params = _merge_params(request)
+            request.params = _merge_params(request, takes_forms=route.takes_forms)
             return await _run(route, request, receive)
         except TreeringError as error:
             return error_response(error, plain=route.plain_errors)
@@ -208,14 +221,14 @@ def _capture(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
 async def _read_body(request: Request, receive: Receive, limit_bytes: int) -> bytes:
     """The body. TooLarge before a byte over the limit is kept."""
     declared = request.header("content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
+    if declared is not None and declared.isdecimal() and int(declared) > limit_bytes:
         raise TooLarge(f"request body of {declared} bytes is over the limit of {limit_bytes} bytes")
-    message = await receive()
+    message = await _next_piece(receive)
     if message["type"] == "http.request" and not message.get("more_body", False):
         return message.get("body", b"")  # type: ignore[no-any-return]
     parts, size_bytes = [message.get("body", b"")], len(message.get("body", b""))
     while message.get("more_body", False):
-        message = await receive()
+        message = await _next_piece(receive)
         if message["type"] == "http.disconnect":
             raise QueryCanceled("the client left before its request was whole")
         parts.append(message.get("body", b""))
@@ -225,9 +238,13 @@ async def _read_body(request: Request, receive: Receive, limit_bytes: int) -> by
     return b"".join(parts)
 
 
-def _merge_params(request: Request) -> dict[str, list[str]]:
+def _merge_params(request: Request, *, takes_forms: bool) -> dict[str, list[str]]:
     params = _parse_form(request.query_string)
-    if request.method == "POST" and (request.header("content-type") or "").startswith("application/x-www-form-urlencoded"):
+    if (
+        takes_forms
+        and request.method == "POST"
+        and (request.header("content-type") or "").startswith("application/x-www-form-urlencoded")
+    ):
         try:
             form = _parse_form(request.body.decode())
         except UnicodeDecodeError:
@@ -239,16 +256,18 @@ def _merge_params(request: Request) -> dict[str, list[str]]:
 
 
 def _parse_form(text: str) -> dict[str, list[str]]:
+    count = text.count("&") + 1
+    if count > MAX_PARAMETERS:
+        raise BadData(f"{count} parameters, over the limit of {MAX_PARAMETERS}")
     try:
-        return parse_qs(text, keep_blank_values=True, max_num_fields=1000, errors="strict") if text else {}
+        return parse_qs(text, keep_blank_values=True, errors="strict") if text else {}
     except (UnicodeDecodeError, ValueError) as error:
         raise BadData(f"parameters cannot be read: {error}") from None
 
 
 async def _run(route: Route, request: Request, receive: Receive) -> Response:
     """The handler's response; the handler is told when the client leaves first."""
-    loop = asyncio.get_running_loop()
-    work = loop.run_in_executor(route.gate.executor, route.handler, request)
+    work = asyncio.wrap_future(route.start(request))
     if route.plain_errors:
         return await work  # a write is finished whether or not its sender waits
     gone = asyncio.ensure_future(_disconnect(receive, request))
@@ -256,6 +275,14 @@ async def _run(route: Route, request: Request, receive: Receive) -> Response:
         return await work
     finally:
         gone.cancel()
+
+
+async def _next_piece(receive: Receive) -> MutableMapping[str, Any]:
+    try:
+        async with asyncio.timeout(BODY_WAIT_S):
+            return await receive()
+    except TimeoutError:
+        raise BadData(f"no more of the request's body came for {BODY_WAIT_S:g} s, the limit") from None
 
 
 async def _disconnect(receive: Receive, request: Request) -> None:

@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import orjson
 
+from promql.ast import Definition
+from promql.explain import Explanation
 from remote.client import encode_v1
+from treering.explanation_json import parse_explanation
 from treering.listing import Sets, names_of, select_all, truncate, union_of, values_of
 from treering.node import Node, Query
 from treering.result import Result
@@ -32,6 +35,15 @@ class NodeBackend:
 
     def query(self, query: Query, *, limit: int) -> Result:
         return Result.of(truncate(self.node.query((self.tenant,), query), limit), expr=query.text)
+
+    def explain(self, query: Query, *, analyze: bool) -> Explanation:
+        return self.node.explain((self.tenant,), query, run=analyze)
+
+    def register(self, definition: Definition, *, replace: bool) -> None:
+        self.node.register(definition, replace=replace)
+
+    def functions(self) -> tuple[Definition, ...]:
+        return self.node.functions
 
     def select(self, matchers: tuple[Matcher, ...], *, start_ms: int, end_ms: int) -> SeriesBatch:
         return select_all(self.node.source((self.tenant,)), matchers, start_ms=start_ms, end_ms=end_ms)
@@ -66,12 +78,21 @@ class HttpBackend:
         self._timeout_s = timeout_s
 
     def query(self, query: Query, *, limit: int) -> Result:
-        form = {"query": query.text, "limit": limit or None, "stats": query.stats or None, "timeout": query.timeout_s}
-        form["lookback_delta"] = query.lookback_ms / 1000 if query.lookback_ms else None
-        if query.step_ms:
-            form |= {"start": query.start_ms / 1000, "end": query.end_ms / 1000, "step": query.step_ms / 1000}
-            return Result.from_json(self._post("query_range", form), expr=query.text)
-        return Result.from_json(self._post("query", form | {"time": query.start_ms / 1000}), expr=query.text)
+        path = "query_range" if query.step_ms else "query"
+        return Result.from_json(self._post(path, _query_form(query) | {"limit": limit or None}), expr=query.text)
+
+    def explain(self, query: Query, *, analyze: bool) -> Explanation:
+        path = "query_range_explain" if query.step_ms else "query_explain"
+        return parse_explanation(self._post(path, _query_form(query) | {"analyze": "true" if analyze else None}))
+
+    def register(self, definition: Definition, *, replace: bool) -> None:
+        raise BadData(
+            f"function {definition.name}: {self._url} is a server; its configuration lists the functions that it allows "
+            "(python_functions: module:function)"
+        )
+
+    def functions(self) -> tuple[Definition, ...]:
+        return ()
 
     def select(self, matchers: tuple[Matcher, ...], *, start_ms: int, end_ms: int) -> SeriesBatch:
         selector = "{" + ",".join(map(str, matchers)) + "}"
@@ -128,6 +149,14 @@ class HttpBackend:
             raise _error(error.code, error.read()) from None
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             raise Unavailable(f"{url}: {getattr(error, 'reason', error)}") from None
+
+
+def _query_form(query: Query) -> dict[str, object]:
+    form: dict[str, object] = {"query": query.text, "stats": query.stats or None, "timeout": query.timeout_s}
+    form["lookback_delta"] = query.lookback_ms / 1000 if query.lookback_ms else None
+    if query.step_ms:
+        return form | {"start": query.start_ms / 1000, "end": query.end_ms / 1000, "step": query.step_ms / 1000}
+    return form | {"time": query.start_ms / 1000}
 
 
 def _match_form(sets: Sets, start_ms: int, end_ms: int) -> dict[str, object]:

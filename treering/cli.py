@@ -89,6 +89,8 @@ def serve(**flags: Any) -> None:
 @click.option("--data", metavar="DIR", help="Ask a data folder or s3://bucket directly, without a server.")
 @click.option("--tenant", metavar="ID", help="Tenant to ask as.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON of the HTTP API.")
+@click.option("--explain", is_flag=True, help="Show how the query would be evaluated and what it would read; do not run it.")
+@click.option("--analyze", is_flag=True, help="Run the query; show the time and samples of each part instead of the result.")
 @told
 def query(
     expr: str,
@@ -99,13 +101,20 @@ def query(
     data: str | None,
     tenant: str | None,
     as_json: bool,
+    explain: bool,
+    analyze: bool,
 ) -> None:
     """Evaluate a PromQL expression and print a table (or, for ranges, sparklines)."""
     from treering import open as open_store
+    from treering.explanation_json import explanation_json
     from treering.terminal import print_result
 
     with open_store(data or url or "http://127.0.0.1:9009", tenant=tenant) as store:
-        if range_ is not None:
+        if explain or analyze:
+            start = None if range_ is None else "-" + range_.lstrip("-")
+            told_of = store.explain(expr, at or "now", start=start, step=step, analyze=analyze)
+            click.echo(explanation_json(told_of).decode() if as_json else str(told_of))
+        elif range_ is not None:
             result = store.query_range(expr, start="-" + range_.lstrip("-"), step=step)
         else:
             result = store.query(expr, at or "now")
@@ -163,8 +172,10 @@ def config_check(**flags: Any) -> None:
     """Exit with status 0 if the configuration is valid, else say what is wrong."""
     effective = _config(flags)
     from treering.limits import limits_table
+    from treering.python_functions import load_functions
 
     limits_table(effective.limits, effective.tenant_limits)
+    load_functions(effective.python_functions)
     click.echo("The configuration is valid.")
 
 

@@ -54,7 +54,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     self_tenant: str = "anonymous"
     max_body_bytes: int = 16 << 20
     max_decoded_bytes: int = 32 << 20
-    max_write_threads: int = 16
+    write_threads: int = 2
+    """Threads that decode and store writes; each takes all that has queued up and syncs it once."""
+    max_queued_writes: int = 256
     max_concurrent_queries: int = 20
     max_queued_queries: int = 200
     query_timeout_s: float = 120
@@ -64,6 +66,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     max_samples: int = 50_000_000
     max_series: int = 1_000_000
     max_points: int = 11_000
+    max_query_memory_bytes: int = 2 << 30
+    """About how much one query may hold at one time."""
+    python_functions: tuple[str, ...] = ()
+    """`module:function` or `name=module:function`: Python functions that queries may call (see docs/functions.md)."""
     slow_query_s: float = 5
     limits: dict[str, Any] = msgspec.field(default_factory=dict)
     """Limits of every tenant, by the names of `remote.limits.Limits`."""
@@ -124,8 +130,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         if variable.startswith("TREERING_"):
             key = variable.removeprefix("TREERING_").lower()
             _known(key, f"environment variable {variable}")
-            found[key] = [part for part in text.split(",") if part] if key in ("target", "enable_feature") else text
+            found[key] = [part for part in text.split(",") if part] if key in _LISTS else text
     return found
+
+
+_LISTS = ("target", "enable_feature", "python_functions")
 
 
 def _known(key: str, place: str) -> None:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from promql.ast import Definition
 from promql.engine import Answer, QueryOptions, query_instant, query_range
+from promql.explain import Explanation, analyze, explain
 from promql.matrix import Steps
 from remote.distributor import Distributor
 from remote.ingester import Ingester, IngesterOptions, TickReport
@@ -27,6 +29,7 @@ from remote.tenant_store import TenantStore
 from remote.tenants import resolve_tenant, resolve_tenants
 from treering.config import Config
 from treering.limits import limits_table
+from treering.python_functions import added, load_functions
 from treering.telemetry import Gauge, Telemetry
 from tsdb.bucket import Bucket, open_bucket
 from tsdb.merge import MergeSource
@@ -56,7 +59,9 @@ class Node:
     def __init__(self, config: Config, *, clock: Callable[[], float] = time.time) -> None:
         self.config = config
         self.features = config.features()
+        self.functions = load_functions(config.python_functions)
         self.telemetry = Telemetry()
+        self._floats_received = self.telemetry.samples_received.labels("float")
         self._clock = clock
         self.started_ms = self.now_ms()
         ingesting = bool({"all", "ingester"} & set(config.target))
@@ -97,7 +102,7 @@ class Node:
         if not self.ingesters:
             raise BadData(f"this node only reads (target: {', '.join(self.config.target)}); write to a data folder or a server")
         result = self.distributor.push(tenant, batch, now_ms=self.now_ms())
-        self.telemetry.samples_received.labels("float").inc(result.samples)
+        self._floats_received.inc(result.samples)
         if result.histograms:
             self.telemetry.samples_received.labels("histogram").inc(result.histograms)
         for reason, count in result.rejected.items():
@@ -110,25 +115,31 @@ class Node:
 
     def query(self, tenants: Sequence[str], query: Query, *, canceled: Callable[[], bool] = lambda: False) -> Answer:
         """The answer of an instant or range query. BadData, QueryFailed, LimitExceeded, QueryTimeout or QueryCanceled."""
-        self.check_query_size(query.text)
-        timeout_s = min(query.timeout_s or self.config.query_timeout_s, self.config.query_timeout_s)
-        check = _deadline(timeout_s, canceled)
-        options = QueryOptions(
-            lookback_ms=query.lookback_ms or round(self.config.query_lookback_s * 1000),
-            features=self.features,
-            max_samples=self.config.max_samples,
-            max_series=self.config.max_series,
-            max_points=self.config.max_points,
-        )
-        source = self.source(tenants)
+        options, check, source = self._options(query), self._deadline(query, canceled), self.source(tenants)
+        pool, clock = self._query_pool, time.perf_counter if query.stats else None
         if query.step_ms == 0:
-            answer = query_instant(source, query.text, query.start_ms, options, deadline=check, executor=self._query_pool)
+            answer = query_instant(source, query.text, query.start_ms, options, deadline=check, executor=pool, clock=clock)
         else:
             steps = Steps(query.start_ms, query.end_ms, query.step_ms)
-            answer = query_range(source, query.text, steps, options, deadline=check, executor=self._query_pool)
+            answer = query_range(source, query.text, steps, options, deadline=check, executor=pool, clock=clock)
         if answer.stats is not None:
             self.telemetry.query_samples.inc(answer.stats.samples)
         return answer
+
+    def explain(
+        self, tenants: Sequence[str], query: Query, *, run: bool = False, canceled: Callable[[], bool] = lambda: False
+    ) -> Explanation:
+        """How a query will be evaluated, or, having run it, how it was. Errors are those of `query`."""
+        options, check, source = self._options(query), self._deadline(query, canceled), self.source(tenants)
+        steps = query.start_ms if query.step_ms == 0 else Steps(query.start_ms, query.end_ms, query.step_ms)
+        if not run:
+            return explain(source, query.text, steps, options)
+        clock, pool = time.perf_counter, self._query_pool
+        return analyze(source, query.text, steps, options, clock=clock, deadline=check, executor=pool)
+
+    def register(self, definition: Definition, *, replace: bool = False) -> None:
+        """Let queries call a user's function. BadData where its name is taken and not to be replaced."""
+        self.functions = added(self.functions, definition, replace=replace)
 
     def metadata(self, tenants: Sequence[str], metric: str = "") -> list[Metadata]:
         """What is known of metric families (of one, if named)."""
@@ -168,6 +179,21 @@ class Node:
     def waiting_for(self) -> str:
         """What must still happen before the node is ready, "" if nothing."""
         return ""
+
+    def _options(self, query: Query) -> QueryOptions:
+        self.check_query_size(query.text)
+        return QueryOptions(
+            lookback_ms=query.lookback_ms or round(self.config.query_lookback_s * 1000),
+            features=self.features,
+            max_samples=self.config.max_samples,
+            max_memory_bytes=self.config.max_query_memory_bytes,
+            max_series=self.config.max_series,
+            max_points=self.config.max_points,
+            functions=self.functions,
+        )
+
+    def _deadline(self, query: Query, canceled: Callable[[], bool]) -> Callable[[], None]:
+        return _deadline(min(query.timeout_s or self.config.query_timeout_s, self.config.query_timeout_s), canceled)
 
     def check_query_size(self, text: str) -> None:
         size_bytes = len(text.encode())

@@ -1,5 +1,6 @@
 """`treering serve`: the process around a node: socket, event loop, background thread, signals, and what is printed."""
 
+import gc
 import logging
 import signal
 import socket
@@ -14,6 +15,7 @@ import uvicorn
 
 from treering.api import make_app
 from treering.config import Config
+from treering.connection import BoundedConnection
 from treering.node import Node
 from treering.self_scrape import SelfScrape
 from treering.telemetry import start_logging
@@ -25,6 +27,9 @@ log = logging.getLogger("treering.serve")
 
 LARGEST_REUSED_BYTES = (32 << 20) - 4096
 """glibc's own upper bound for that threshold."""
+
+GC_THRESHOLD = 20_000
+"""New objects before the collector looks; requests leave no cycles, so the default of 700 finds nothing, often."""
 
 GRACE_S = 10
 """How long requests under way may go on after Ctrl-C."""
@@ -51,10 +56,12 @@ def serve(config: Config, say: Callable[[str], None] = print) -> None:
 
 def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began: float) -> None:
     app = make_app(node)
+    gc.freeze()  # what lives now lives until the end; collections need not look at it again
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
     settings = uvicorn.Config(
         app,
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
+        http=BoundedConnection,
         lifespan="off",
         log_config=None,
         access_log=False,

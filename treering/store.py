@@ -7,7 +7,10 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Protocol
 
+from promql.ast import Definition
+from promql.explain import Explanation
 from promql.parser import parse_selector
+from promql.user_functions import define
 from treering.frame import batch_of_frame
 from treering.listing import Sets
 from treering.node import Query
@@ -32,6 +35,12 @@ class Backend(Protocol):
     """What a store stands on: a node in this process, a bucket, or a server."""
 
     def query(self, query: Query, *, limit: int) -> Result: ...
+
+    def explain(self, query: Query, *, analyze: bool) -> Explanation: ...
+
+    def register(self, definition: Definition, *, replace: bool) -> None: ...
+
+    def functions(self) -> Sequence[Definition]: ...
 
     def select(self, matchers: tuple[Matcher, ...], *, start_ms: int, end_ms: int) -> SeriesBatch: ...
 
@@ -104,16 +113,46 @@ class Store:
 
         Times are datetimes, epoch seconds, RFC 3339 text, "now", "-6h" or "now-1d/d". Without a step about 500 nice ones are taken.
         """
-        start_ms, end_ms = self._ms(start), self._ms(end)
-        if end_ms < start_ms:
-            raise BadData(f"end {end!r} is before start {start!r}")
-        step_ms = step_to_ms(step) if step is not None else nice_step_ms(end_ms - start_ms)
-        if step_ms <= 0:
-            raise BadData(f"step {step!r} is not positive")
-        query = Query(
-            expr, start_ms, end_ms, step_ms, step_to_ms(lookback) if lookback else None, timeout, stats="all" if stats else ""
-        )
+        query = self._range(expr, start, end, step, lookback=lookback, timeout=timeout, stats=stats)
         return self._backend.query(query, limit=limit)
+
+    def explain(
+        self,
+        expr: str,
+        at: TimeLike = "now",
+        *,
+        start: TimeLike | None = None,
+        end: TimeLike = "now",
+        step: str | float | timedelta | None = None,
+        lookback: str | float | timedelta | None = None,
+        timeout: float | None = None,
+        analyze: bool = False,
+    ) -> Explanation:
+        """How a query is evaluated: its tree, and what each selector will read. `print` it, or walk `root`.
+
+        An instant query at `at`, or with `start` a range query. `analyze` runs it and adds time and samples to each node.
+        """
+        if start is None:
+            at_ms = self._ms(at)
+            query = Query(expr, at_ms, at_ms, 0, step_to_ms(lookback) if lookback else None, timeout)
+        else:
+            query = self._range(expr, start, end, step, lookback=lookback, timeout=timeout, stats=False)
+        return self._backend.explain(query, analyze=analyze)
+
+    def register(self, name: str, function: Callable[..., object], kind: str = "instant", *, replace: bool = False) -> None:
+        """Let queries of this store call a NumPy function by a name, at once.
+
+        `kind` says what it is given: "instant" (values f64[n, k], NaN where absent) -> f64[n, k]; "over_time" (t_ms, values,
+        offsets), the samples of w windows one after another -> f64[w]; "aggregate" (values f64[n, k], group i64[n], groups) ->
+        f64[groups, k]. Further parameters are scalars of the query, f64[k] (f64[w] of windows), or strings if annotated `str`.
+        BadData where there is no docstring, where the name is PromQL's or taken (unless `replace`), and for a server, whose
+        configuration alone allows functions. See `promql.user_functions`.
+        """
+        self._backend.register(define(name, function, kind), replace=replace)
+
+    def functions(self) -> dict[str, str]:
+        """What has been registered: for each name how it is called, and the function's own words."""
+        return {one.name: f"{one.name}({', '.join(one.args)})\n{one.doc}" for one in self._backend.functions()}
 
     def select(self, selector: str, start: TimeLike = "-1h", end: TimeLike = "now") -> Result:
         """The raw samples of the series that a selector names, in (start, end]; no PromQL evaluation."""
@@ -153,6 +192,26 @@ class Store:
 
     def close(self) -> None:
         self._backend.close()
+
+    def _range(
+        self,
+        expr: str,
+        start: TimeLike,
+        end: TimeLike,
+        step: str | float | timedelta | None,
+        *,
+        lookback: str | float | timedelta | None,
+        timeout: float | None,
+        stats: bool,
+    ) -> Query:
+        start_ms, end_ms = self._ms(start), self._ms(end)
+        if end_ms < start_ms:
+            raise BadData(f"end {end!r} is before start {start!r}")
+        step_ms = step_to_ms(step) if step is not None else nice_step_ms(end_ms - start_ms)
+        if step_ms <= 0:
+            raise BadData(f"step {step!r} is not positive")
+        lookback_ms = step_to_ms(lookback) if lookback else None
+        return Query(expr, start_ms, end_ms, step_ms, lookback_ms, timeout, stats="all" if stats else "")
 
     def _ms(self, moment: TimeLike) -> int:
         return to_ms(moment, now_ms=self._now_ms())

@@ -33,6 +33,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._requests: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self.requests = self._counter("treering_http_requests_total", "HTTP requests by route and status.", "route", "code")
@@ -48,6 +49,15 @@ class Telemetry:
         self.query_samples = self._counter("treering_query_samples_total", "Samples that queries read.")
         self.slow_queries = self._counter("treering_slow_queries_total", "Queries that took longer than slow_query_s.")
         self.ticks_failed = self._counter("treering_ticks_failed_total", "Failed rounds of background work, by role.", "role")
+
+    def note_request(self, route: str, status: int, seconds: float) -> None:
+        """One answered request. The children are kept: looking them up by labels costs more than counting."""
+        known = self._requests.get((route, status))
+        if known is None:
+            known = self.requests.labels(route, str(status)), self.request_seconds.labels(route)
+            self._requests[route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
 
     def watch(self, read: Callable[[], Iterable[Gauge]]) -> None:
         """Register gauges that `read` makes anew at each scrape."""

@@ -14,6 +14,8 @@ from tsdb.model.source import MAX_MS, MIN_MS
 TimeLike = datetime | date | int | float | str | SupportsFloat
 """A point in time: epoch seconds, "2026-11-01T12:00:00Z", "now", "-6h", "now-1d/d", datetime, NumPy or pandas time."""
 
+MAX_TIME_CHARS = 64
+
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000, "y": 31_536_000_000}
 _DURATION = re.compile(r"(?:(\d+)y)?(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?")
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -22,6 +24,7 @@ _RELATIVE = re.compile(r"(?:now)?\s*([+-]\s*[0-9a-z]+)?(?:/([smhdw]))?")
 
 def parse_time_ms(text: str, *, name: str = "time") -> int:
     """Milliseconds of epoch seconds or RFC 3339 text, as the HTTP API takes them. BadData names the parameter."""
+    _check_length(text, name)
     if _FLOAT.fullmatch(text):
         return _clamp(float(text) * 1000)
     try:
@@ -35,6 +38,7 @@ def parse_time_ms(text: str, *, name: str = "time") -> int:
 
 def parse_duration_ms(text: str, *, name: str = "step") -> int:
     """Milliseconds of float seconds or of a duration such as `1h30m`. BadData names the parameter."""
+    _check_length(text, name)
     if _FLOAT.fullmatch(text):
         return _clamp(float(text) * 1000)
     found = _DURATION.fullmatch(text)
@@ -78,6 +82,11 @@ def step_to_ms(step: str | float | timedelta) -> int:
     if isinstance(step, timedelta):
         return step // timedelta(milliseconds=1)
     return parse_duration_ms(step) if isinstance(step, str) else _clamp(step * 1000)
+
+
+def _check_length(text: str, name: str) -> None:
+    if len(text) > MAX_TIME_CHARS:
+        raise BadData(f'invalid parameter "{name}": {len(text)} characters, over the limit of {MAX_TIME_CHARS}')
 
 
 def _relative_ms(text: str, *, now_ms: int) -> int:

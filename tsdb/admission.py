@@ -6,6 +6,9 @@ from tsdb.head_memory import FINGERPRINT, Appended, HeadMemory
 from tsdb.kernel.append import CHAIN_STEPS, CONFLICT, DUPLICATE, TOO_NEW, TOO_OLD
 from tsdb.model.write import PushResult
 
+MAX_SHOWN_CHARS = 500
+"""Of a series in a message: enough to know it by."""
+
 
 def tell_rejected(memory: HeadMemory, done: Appended, result: PushResult, *, floor_ms: int, ceiling_ms: int) -> None:
     """Counts the samples that were not stored by reason; the first of each reason is described with its series and values."""
@@ -25,7 +28,7 @@ def _describe(memory: HeadMemory, done: Appended, j: int, *, floor_ms: int, ceil
     ref = int(done.ref[j])
     if ref < 0:
         return "series-limit", f"sample at {t} is of a series over the limit"
-    series = memory.index.labels(ref)
+    series = str(memory.index.labels(ref))[:MAX_SHOWN_CHARS]
     if code == TOO_OLD:
         newest = int(memory.newest[ref, 0])
         reason = "out-of-order" if floor_ms >= memory.max_ms else "too-old"

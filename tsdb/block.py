@@ -8,7 +8,7 @@
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,19 +23,19 @@ from tsdb.block_meta import (
     new_ulid,
     read_meta,
 )
-from tsdb.block_writer import BlockWriter, WideBatch, part_name, write_block
+from tsdb.block_writer import BlockWriter, part_name, write_block
 from tsdb.bucket import Bucket
 from tsdb.index import Directory, Index
 from tsdb.merge import merge_batches
 from tsdb.model.errors import BadData, Corrupt, NotFound
 from tsdb.model.estimate import Estimate
-from tsdb.model.series import F64, I64, SeriesBatch, SeriesTable, is_stale
+from tsdb.model.series import I64, SeriesBatch, SeriesTable
 from tsdb.model.source import Selection
-from tsdb.page import Aggregates, Page, decode_page, open_page
+from tsdb.page import Page, decode_page, open_page
 from tsdb.part_cache import PartCache
 
 __all__ = [
-    "Block", "BlockMeta", "BlockWriter", "ObjectMeta", "WideBatch", "encode_meta", "is_ulid", "list_blocks", "list_ulids",
+    "Block", "BlockMeta", "BlockWriter", "ObjectMeta", "encode_meta", "is_ulid", "list_blocks", "list_ulids",
     "new_ulid", "read_meta", "verify_block", "write_block",
 ]  # fmt: skip
 
@@ -68,30 +68,21 @@ class Block:
     meta: BlockMeta
     cache: PartCache = field(default_factory=PartCache)
     executor: Executor | None = None
+    batch_words: int = BATCH_WORDS
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
-        """See `Source.select`. Of a downsampled block `selection.aggregate` chooses the column."""
+        """See `Source.select`. A downsampled block gives its windows, whatever resolution is asked for."""
         if selection.start_ms >= self.meta.max_ms or selection.end_ms <= self.meta.min_ms:
             return
         index = self._index()
         rows = index.rows(selection.matchers)
         directory = index.directory()
-        for cells in _batches(directory, rows, selection):
+        for cells in _batches(directory, rows, selection, self.batch_words):
             first, last = cells[0].a, max(cell.b for cell in cells)
             pages = self._read(directory, cells)
             batch = _decode(index.table(rows[first:last]), pages, cells, directory, rows, selection, first)
             if len(batch):
-                yield batch
-
-    def select_wide(self, selection: Selection) -> Iterator[WideBatch]:
-        """The samples of a downsampled block with all their columns: what compaction and further downsampling read."""
-        index = self._index()
-        rows = index.rows(selection.matchers)
-        directory = index.directory()
-        for cells in _batches(directory, rows, selection):
-            yield _decode_wide(
-                index.table(rows[cells[0].a : cells[-1].b]), self._read(directory, cells), cells, directory, rows, selection
-            )
+                yield replace(batch, resolution_ms=self.meta.resolution_ms)
 
     def series(self, selection: Selection) -> SeriesTable:
         """See `Source.series`: series whose pages overlap the range."""
@@ -121,6 +112,12 @@ class Block:
         samples = self.meta.samples * (share * directory.words[page]).sum() / max(int(directory.words.sum()), 1)
         size_bytes = int(directory.size[page].sum())
         return Estimate(int(keep.sum()), 1, len(cells), size_bytes, round(samples), (self.meta.resolution_ms,))
+
+    def count_series(self) -> int:
+        """How many series its index has; reads the index's end, and its directory and symbols with it."""
+        index = self._index()
+        index.directory()
+        return index.series
 
     def _index(self) -> Index:
         part = find_object(self.meta, "index")
@@ -200,13 +197,13 @@ def _cells(directory: Directory, rows: I64, selection: Selection) -> list[_Cell]
     return [_Cell(*cell) for cell in zip(at.tolist(), a[at].tolist(), b[at].tolist(), strict=True)]
 
 
-def _batches(directory: Directory, rows: I64, selection: Selection) -> Iterator[list[_Cell]]:
-    """Cells in batches of whole series that are about BATCH_WORDS large."""
+def _batches(directory: Directory, rows: I64, selection: Selection, batch_words: int) -> Iterator[list[_Cell]]:
+    """Cells in batches of whole series that are about batch_words large."""
     batch: list[_Cell] = []
     words = 0.0
     for cell in _cells(directory, rows, selection):
         new_row = not batch or cell.a != batch[-1].a
-        if batch and new_row and (words >= BATCH_WORDS or cell.b - batch[0].a > BATCH_SERIES):
+        if batch and new_row and (words >= batch_words or cell.b - batch[0].a > BATCH_SERIES):
             yield batch
             batch, words = [], 0.0
         batch.append(cell)
@@ -255,34 +252,24 @@ def _decode(
         counts[cell.a - first : cell.b - first] += (high - low)[place]
         spans.append((low, high, to))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    t_ms, values = np.empty(int(offsets[-1]), np.int64), np.empty(int(offsets[-1]))
+    t_ms = np.empty(int(offsets[-1]), np.int64)
+    columns = np.empty((1 + max(len(page.names) for page in pages), len(t_ms)))
     start_ms = np.empty(len(t_ms), np.int64) if any(page.with_start for page in pages) else None
     for page, cell, place, (low, high, to) in zip(pages, cells, places, spans, strict=True):
         to[place] += offsets[cell.a - first : cell.b - first]
-        _copy(page, selection.aggregate, low, high, to, t_ms, values, start_ms)
-    batch = SeriesBatch(table, offsets, t_ms, _as_aggregate(values, pages, selection.aggregate), start_ms=start_ms)
+        page.copy_times(low, high, to, t_ms)
+        page.copy_windows(low, high, to, columns)
+        if start_ms is not None:
+            page.copy_start(low, high, to, start_ms)
+    windows = columns[1:] if len(columns) > 1 else None
+    batch = SeriesBatch(table, offsets, t_ms, columns[0], start_ms=start_ms, windows=windows)
     return batch if counts.all() else _drop_empty(batch, counts)
-
-
-def _copy(page: Page, aggregate: str, low: I64, high: I64, to: I64, t_ms: I64, values: F64, start_ms: I64 | None) -> None:
-    page.copy_times(low, high, to, t_ms)
-    page.copy_values(low, high, to, values, aggregate if aggregate in page.names else "")
-    if start_ms is not None:
-        page.copy_start(low, high, to, start_ms)
-
-
-def _as_aggregate(values: F64, pages: list[Page], aggregate: str) -> F64:
-    """Raw values as the aggregate that is asked for (see `Selection`); those of downsampled pages are it already."""
-    if aggregate not in ("count", "sumsq") or any(page.names for page in pages):
-        return values
-    with np.errstate(all="ignore"):
-        return np.where(is_stale(values), values, 1.0 if aggregate == "count" else values * values)
 
 
 def _drop_empty(batch: SeriesBatch, counts: I64) -> SeriesBatch:
     keep = np.flatnonzero(counts)
     offsets = np.append(batch.offsets[:-1][keep], batch.offsets[-1])
-    return SeriesBatch(batch.series.take(keep), offsets, batch.t_ms, batch.values, start_ms=batch.start_ms)
+    return replace(batch, series=batch.series.take(keep), offsets=offsets)
 
 
 def _with_histograms(table: SeriesTable, data: bytes, place: I64, selection: Selection) -> SeriesBatch:
@@ -290,24 +277,7 @@ def _with_histograms(table: SeriesTable, data: bytes, place: I64, selection: Sel
     columns = decode_page(data)
     whole = SeriesBatch(
         SeriesTable.empty(len(columns.offsets) - 1), columns.offsets, columns.t_ms, columns.values, columns.histograms,
-        columns.histogram_at, columns.start_ms,
+        columns.histogram_at, columns.start_ms, windows=columns.windows,
     )  # fmt: skip
     chosen = whole if len(place) == len(whole) else whole.take(place)
-    return SeriesBatch(
-        table, chosen.offsets, chosen.t_ms, _as_aggregate(chosen.values, [], selection.aggregate), chosen.histograms,
-        chosen.histogram_at, chosen.start_ms,
-    ).clip(selection.start_ms, selection.end_ms)  # fmt: skip
-
-
-def _decode_wide(
-    table: SeriesTable, data: list[bytes], cells: list[_Cell], directory: Directory, rows: I64, selection: Selection
-) -> WideBatch:
-    first = cells[0].a
-    raw = Selection((), selection.start_ms, selection.end_ms)
-    batch = _decode(table, data, cells, directory, rows, raw, first)
-    names = sorted({name for body in data for name in open_page(body).names})
-    columns = [
-        _decode(table, data, cells, directory, rows, Selection((), raw.start_ms, raw.end_ms, 0, name), first).values
-        for name in names
-    ]
-    return WideBatch(batch, Aggregates(tuple(names), np.array(columns).reshape(len(names), batch.samples)))
+    return replace(chosen, series=table).clip(selection.start_ms, selection.end_ms)

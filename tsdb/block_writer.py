@@ -5,7 +5,6 @@ Memory is bounded by one row of pages and one pages object (`MAX_PART_BYTES`), b
 
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,8 +14,9 @@ from tsdb.bucket import Bucket
 from tsdb.index import IndexWriter, PageEntry
 from tsdb.merge import concat_batches
 from tsdb.model.errors import BadData
-from tsdb.model.series import F64, I64, Bool, SeriesBatch
-from tsdb.page import LEVEL, Aggregates, encode_page
+from tsdb.model.series import I64, Bool, SeriesBatch
+from tsdb.model.windows import COLUMNS
+from tsdb.page import LEVEL, encode_page
 
 SLAB_SAMPLES = 1024
 """Samples of a series in one page. Measured on real scrapes: fewer repeat heads and times, more leave few series to share them."""
@@ -28,14 +28,6 @@ MAX_PART_BYTES = 64 << 20
 """A pages object is put when it has this size: what a bucket holds in memory at once."""
 GATHER_WORDS = 1 << 20
 """Small batches are joined up to so many numbers first: pages do not cross batches."""
-
-
-@dataclass(frozen=True, slots=True)
-class WideBatch:
-    """A batch of downsampled samples with its further value columns."""
-
-    batch: SeriesBatch
-    aggregates: Aggregates
 
 
 class BlockWriter:
@@ -51,11 +43,10 @@ class BlockWriter:
         self._part = bytearray()
         self._objects: list[ObjectMeta] = []
         self._samples = self._histograms = 0
-        self._aggregates: tuple[str, ...] = ()
 
-    def add(self, batch: SeriesBatch, aggregates: Aggregates | None = None) -> None:
+    def add(self, batch: SeriesBatch) -> None:
         """Append whole series. BadData where a sample is outside [min_ms, max_ms) or a series out of order."""
-        batch, aggregates = _with_samples(batch, aggregates)
+        batch = _with_samples(batch)
         if batch.samples == 0:
             return
         low, high = int(batch.t_ms.min()), int(batch.t_ms.max())
@@ -63,14 +54,13 @@ class BlockWriter:
             raise BadData(f"block {self._meta.ulid} of [{self._meta.min_ms}, {self._meta.max_ms}): samples from {low} to {high}")
         first_row = self._index.series
         self._index.add_series(batch.series)
-        words = _words(batch, aggregates)
+        words = _words(batch)
         slabs = _slabs(words)
         for a, b in _rows(words, slabs * PAGE_WORDS):
-            for slab in _cut(batch, a, b, aggregates, slabs):
+            for slab in _cut(batch, a, b, slabs):
                 self._add_page(slab, first_row + a, first_row + b)
         self._samples += batch.samples
         self._histograms += 0 if batch.histogram_at is None else int(np.count_nonzero(batch.histogram_at >= 0))
-        self._aggregates = aggregates.names if aggregates is not None else self._aggregates
 
     def finish(self) -> BlockMeta | None:
         """Put what is left, `meta.json` last: then the block exists. None, and no object, where no sample was added."""
@@ -80,18 +70,18 @@ class BlockWriter:
         self._put("index", self._index.finish())
         meta = BlockMeta(
             self._meta.ulid, self._meta.min_ms, self._meta.max_ms, self._samples, self._index.series, self._meta.level,
-            self._meta.sources, self._meta.resolution_ms, tuple(self._objects), self._aggregates, self._histograms,
+            self._meta.sources, self._meta.resolution_ms, tuple(self._objects), COLUMNS if self._meta.resolution_ms else (),
+            self._histograms,
             edits=self._meta.edits,
         )  # fmt: skip
         self._bucket.put(meta.key(META), encode_meta(meta))
         return meta
 
-    def _add_page(self, slab: WideBatch | SeriesBatch, row_from: int, row_to: int) -> None:
-        batch, aggregates = (slab.batch, slab.aggregates) if isinstance(slab, WideBatch) else (slab, None)
-        data = encode_page(batch, aggregates, level=self._zstd_level)
+    def _add_page(self, batch: SeriesBatch, row_from: int, row_to: int) -> None:
+        data = encode_page(batch, level=self._zstd_level)
         if self._part and len(self._part) + len(data) > MAX_PART_BYTES:
             self._put_part()
-        words = int(_words(batch, aggregates)[-1])
+        words = int(_words(batch)[-1])
         where = len(self._objects), len(self._part), len(data), zlib.crc32(data)
         self._index.add_page(PageEntry(row_from, row_to, *where, int(batch.t_ms.min()), int(batch.t_ms.max()), words))
         self._part += data
@@ -106,7 +96,7 @@ class BlockWriter:
 
 
 def write_block(
-    bucket: Bucket, batches: Iterable[SeriesBatch | WideBatch], *, ulid: str, min_ms: int, max_ms: int, level: int = 1,
+    bucket: Bucket, batches: Iterable[SeriesBatch], *, ulid: str, min_ms: int, max_ms: int, level: int = 1,
     sources: tuple[str, ...] = (), resolution_ms: int = 0, zstd_level: int = LEVEL, edits: tuple[str, ...] = (),
 ) -> BlockMeta | None:  # fmt: skip
     """The meta of the new block with all samples of `batches`; None, and no object, where there are none.
@@ -125,11 +115,8 @@ def write_block(
         zstd_level=zstd_level,
         edits=edits,
     )
-    for item in gather(batches):
-        if isinstance(item, WideBatch):
-            writer.add(item.batch, item.aggregates)
-        else:
-            writer.add(item)
+    for batch in gather(batches):
+        writer.add(batch)
     return writer.finish()
 
 
@@ -138,19 +125,17 @@ def part_name(number: int) -> str:
     return f"pages-{number:06d}"
 
 
-def gather(batches: Iterable[SeriesBatch | WideBatch]) -> Iterator[SeriesBatch | WideBatch]:
-    """The same series with small neighbouring batches joined, but for downsampled ones."""
+def gather(batches: Iterable[SeriesBatch]) -> Iterator[SeriesBatch]:
+    """The same series with small neighbouring batches joined."""
     waiting: list[SeriesBatch] = []
     words = 0
-    for item in batches:
-        if isinstance(item, SeriesBatch) and len(item):
-            waiting.append(item)
-            words += int(_words(item, None)[-1])
-        if waiting and (isinstance(item, WideBatch) or words >= GATHER_WORDS):
+    for batch in batches:
+        if len(batch):
+            waiting.append(batch)
+            words += int(_words(batch)[-1])
+        if words >= GATHER_WORDS:
             yield _join(waiting)
             waiting, words = [], 0
-        if isinstance(item, WideBatch):
-            yield item
     if waiting:
         yield _join(waiting)
 
@@ -159,17 +144,17 @@ def _join(batches: list[SeriesBatch]) -> SeriesBatch:
     return batches[0] if len(batches) == 1 else concat_batches(batches)
 
 
-def _with_samples(batch: SeriesBatch, aggregates: Aggregates | None) -> tuple[SeriesBatch, Aggregates | None]:
+def _with_samples(batch: SeriesBatch) -> SeriesBatch:
     """Without the series that have no sample; the samples stay as they are."""
     lengths = np.diff(batch.offsets)
     if len(lengths) and lengths.all() and batch.offsets[0] == 0:
-        return batch, aggregates
-    return batch.take(np.flatnonzero(lengths)), aggregates
+        return batch
+    return batch.take(np.flatnonzero(lengths))
 
 
-def _words(batch: SeriesBatch, aggregates: Aggregates | None) -> I64:
+def _words(batch: SeriesBatch) -> I64:
     """i64[n+1] how many numbers the samples of all series before each have."""
-    columns = 2 + (batch.start_ms is not None) + (0 if aggregates is None else len(aggregates.names))
+    columns = 2 + (batch.start_ms is not None) + (0 if batch.windows is None else len(batch.windows))
     words: I64 = (batch.offsets - batch.offsets[0]) * columns
     h = batch.histograms
     if h is None or batch.histogram_at is None:
@@ -194,7 +179,7 @@ def _rows(words: I64, limit: int) -> Iterator[tuple[int, int]]:
     return pairwise(cuts)
 
 
-def _cut(batch: SeriesBatch, a: int, b: int, aggregates: Aggregates | None, slabs: int) -> Iterator[WideBatch | SeriesBatch]:
+def _cut(batch: SeriesBatch, a: int, b: int, slabs: int) -> Iterator[SeriesBatch]:
     """Series [a, b) of a batch in `slabs` equal slabs of time; a slab without samples is left out, a series without is kept."""
     start, end = int(batch.offsets[a]), int(batch.offsets[b])
     offsets, t_ms = batch.offsets[a : b + 1] - start, batch.t_ms[start:end]
@@ -202,25 +187,20 @@ def _cut(batch: SeriesBatch, a: int, b: int, aggregates: Aggregates | None, slab
     edges = [low + (high - low) * i // slabs for i in range(slabs + 1)]
     for slab_start, slab_end in pairwise(edges):
         if slabs == 1:
-            yield _slice(batch, slice(a, b), offsets, slice(start, end), aggregates)
+            yield _slice(batch, slice(a, b), offsets, slice(start, end))
             continue
         inside: Bool = (t_ms >= slab_start) & (t_ms < slab_end)
         at = np.flatnonzero(inside)
         if len(at):
-            yield _slice(batch, slice(a, b), np.searchsorted(at, offsets), at + start, aggregates)
+            yield _slice(batch, slice(a, b), np.searchsorted(at, offsets), at + start)
 
 
-def _slice(
-    batch: SeriesBatch, rows: slice, offsets: I64, at: I64 | slice, aggregates: Aggregates | None
-) -> WideBatch | SeriesBatch:
+def _slice(batch: SeriesBatch, rows: slice, offsets: I64, at: I64 | slice) -> SeriesBatch:
     histogram_at = None if batch.histogram_at is None else batch.histogram_at[at]
     if histogram_at is not None and not (histogram_at >= 0).any():
         histogram_at = None
-    part = SeriesBatch(
+    return SeriesBatch(
         batch.series.take(rows), offsets, batch.t_ms[at], batch.values[at], batch.histograms if histogram_at is not None else None,
         histogram_at, None if batch.start_ms is None else batch.start_ms[at],
+        windows=None if batch.windows is None else batch.windows[:, at],
     )  # fmt: skip
-    if aggregates is None:
-        return part
-    columns: F64 = aggregates.values[:, at]
-    return WideBatch(part, Aggregates(aggregates.names, columns))

@@ -1,7 +1,7 @@
 """Pages: a run of series over one slab of time as bytes, and back, bit for bit.
 
 A page is a flat list of columns, each coded as `tsdb.kernel.codec` says: the distinct time columns (series that are scraped
-together share one), then for every series its start times, the integers of its histograms, its values, its further aggregates
+together share one), then for every series its start times, the integers of its histograms, its values, its window columns
 and the floats of its histograms. Byte k of every residual of every column lies in plane k, and each plane is a zstd frame of its
 own: low bytes are noise and high bytes are not, and one table for both costs 4 %. Pages carry no checksum; who stores them
 elsewhere than in memory adds one.
@@ -41,6 +41,7 @@ from tsdb.kernel.codec import (
 from tsdb.model.errors import Corrupt
 from tsdb.model.histogram import Histograms
 from tsdb.model.series import F64, I64, SeriesBatch
+from tsdb.model.windows import COLUMNS
 from tsdb.packed import I64 as PACKED_I64
 from tsdb.packed import U32, Unpacker, shuffle
 from tsdb.page_histogram import HistogramLayout, join_histograms, split_histograms
@@ -59,16 +60,8 @@ Number = TypeVar("Number", np.int64, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
-class Aggregates:
-    """Further value columns of downsampled samples: values f64[k, m] by their names (see `Selection.aggregate`)."""
-
-    names: tuple[str, ...]
-    values: F64
-
-
-@dataclass(frozen=True, slots=True)
 class PageColumns:
-    """The columns of a `SeriesBatch` without its labels; `aggregates` are there if the page is of downsampled samples."""
+    """The columns of a `SeriesBatch` without its labels."""
 
     offsets: I64
     t_ms: I64
@@ -76,7 +69,7 @@ class PageColumns:
     histograms: Histograms | None = None
     histogram_at: I64 | None = None
     start_ms: I64 | None = None
-    aggregates: Aggregates | None = None
+    windows: F64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +111,15 @@ class Page:
         rows = np.flatnonzero(to >= 0)
         copy_ranges(self.times, (self.time_at[self.time_ref] + low)[rows], (high - low)[rows], out, to[rows])
 
-    def copy_values(self, low: I64, high: I64, to: I64, out: F64, name: str = "") -> None:
-        """Values, or the aggregate `name`, of samples low:high of each series into out from `to` on; to < 0 skips the series."""
-        first = self._values_from() + (1 + self.names.index(name) if name else 0) * len(self)
-        _decode(self, first, low, high, to, out.view(np.int64))
+    def copy_values(self, low: I64, high: I64, to: I64, out: F64) -> None:
+        """Values of samples low:high of each series into out from `to` on; to < 0 skips the series."""
+        _decode(self, self._values_from(), low, high, to, out.view(np.int64))
+
+    def copy_windows(self, low: I64, high: I64, to: I64, out: F64) -> None:
+        """Values and window columns like `copy_values`, into the rows of out f64[13, m]."""
+        rows = len(out)
+        places = np.where(to < 0, -1, to + np.arange(rows)[:, None] * out.shape[1]).ravel()
+        _decode(self, self._values_from(), np.tile(low, rows), np.tile(high, rows), places, out.reshape(-1).view(np.int64))
 
     def copy_start(self, low: I64, high: I64, to: I64, out: I64) -> None:
         """Start times like `copy_values`; zeros where the page has none."""
@@ -138,7 +136,7 @@ class Page:
         return after_times + (0 if self.layout is None else len(self.layout.int_lengths))
 
 
-def encode_page(batch: SeriesBatch, aggregates: Aggregates | None = None, *, level: int = LEVEL) -> bytes:
+def encode_page(batch: SeriesBatch, *, level: int = LEVEL) -> bytes:
     """The bytes of all samples of a batch, without its labels. About 10 ns a sample."""
     offsets = _plain(batch.offsets, np.int64)
     lengths = np.diff(offsets)
@@ -146,8 +144,8 @@ def encode_page(batch: SeriesBatch, aggregates: Aggregates | None = None, *, lev
     ref, first_user = share_times(t_ms, offsets)
     ints = [t_ms[offsets[i] : offsets[i + 1]] for i in first_user.tolist()]
     int_lengths = [lengths[first_user]]
-    names = () if aggregates is None else aggregates.names
-    floats = [batch.values, *([] if aggregates is None else aggregates.values)]
+    names = () if batch.windows is None else COLUMNS
+    floats = [batch.values, *([] if batch.windows is None else batch.windows)]
     float_lengths = [lengths] * len(floats)
     if batch.start_ms is not None:
         ints.append(batch.start_ms)
@@ -213,6 +211,8 @@ def open_page(data: bytes) -> Page:
         raise Corrupt(f"page: {n} series refer to time columns up to {ref.max(initial=0)} of {times}, or those are too long")
     layout = HistogramLayout.decode(about.rest(), time_lengths[ref]) if flags & _WITH_HISTOGRAMS else None
     name_list = tuple(names.split("\0")) if names else ()
+    if name_list not in ((), COLUMNS):
+        raise Corrupt(f"page: its columns are {', '.join(name_list)}; want none or {', '.join(COLUMNS)}")
     lengths = _lengths(time_lengths, ref, bool(flags & _WITH_START), len(name_list), layout)
     _check(descriptors, lengths, position)
     residuals = np.maximum(lengths - (descriptors[FORM] & 3), 0)
@@ -237,19 +237,16 @@ def decode_page(data: bytes) -> PageColumns:
     low = np.zeros(len(page), np.int64)
     offsets = np.concatenate([[0], np.cumsum(high)]).astype(np.int64)
     t_ms = np.empty(int(offsets[-1]), np.int64)
-    values = np.empty(len(t_ms))
+    columns = np.empty((1 + len(page.names), len(t_ms)))
     page.copy_times(low, high, offsets[:-1], t_ms)
-    page.copy_values(low, high, offsets[:-1], values)
-    aggregates, start_ms = None, None
-    if page.names:
-        aggregates = Aggregates(page.names, np.empty((len(page.names), len(t_ms))))
-        for name, column in zip(page.names, aggregates.values, strict=True):
-            page.copy_values(low, high, offsets[:-1], column, name)
+    page.copy_windows(low, high, offsets[:-1], columns)
+    start_ms = None
     if page.with_start:
         start_ms = np.empty(len(t_ms), np.int64)
         page.copy_start(low, high, offsets[:-1], start_ms)
     histograms, histogram_at = _histograms(page) if page.layout is not None else (None, None)
-    return PageColumns(offsets, t_ms, values, histograms, histogram_at, start_ms, aggregates)
+    windows = columns[1:] if page.names else None
+    return PageColumns(offsets, t_ms, columns[0], histograms, histogram_at, start_ms, windows)
 
 
 @dataclass(frozen=True, slots=True)

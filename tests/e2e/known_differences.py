@@ -36,13 +36,13 @@ KNOWN = (
     KnownDifference(
         "3 keeps the range of predict_linear(x[d] @ t, s) in its place at every step; 2.42 moves it along with the steps",
         r"predict_linear\(.*\].* @",
-        r"times \d+ and \d+| at \d+: |is only in the first",
+        r"times \d+ and \d+| at \d+: |is only in the",
         "predict_linear(mem_bytes[5m3s] @ start(), 60)",
     ),
     KnownDifference(
         "3 makes stddev and stdvar of one NaN or infinite sample NaN; 2.42 makes them 0",
-        r"\b(stddev|stdvar)\b",
-        r"NaN and 0$",
+        r"\b(stddev|stdvar)\b(?!_over)",
+        r": NaN and \S+$|times \d+ and \d+|is only in the",
         'stddev by (text) (odd * Inf) or stdvar(quota{job="api"} * NaN)',
     ),
     KnownDifference(

@@ -248,29 +248,6 @@ def test_node_timings() -> None:
     assert query_range(source_of(SCRIPT), "y", STEPS, OPTIONS).stats.root is None  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(
-    ("query", "asked"),
-    [
-        ("y", [(300_000, "")]),
-        ("sum_over_time(y[1h])", [(600_000, "sum")]),
-        ("count_over_time(y[1h])", [(600_000, "count")]),
-        ("avg_over_time(y[1h])", [(600_000, "sum"), (600_000, "count")]),
-        ("rate(y[10m])", [(120_000, "counter")]),
-        ("quantile_over_time(0.5, y[1h])", [(0, "")]),
-    ],
-)
-def test_downsampled_data_may_answer_what_it_can(query: str, asked: list[tuple[int, str]]) -> None:
-    source = source_of(SCRIPT)
-    query_range(source, query, STEPS, QueryOptions(resolution_ms=600_000))
-    assert [(s.resolution_ms, s.aggregate) for s in source.asked] == asked
-
-
-def test_counts_of_downsampled_data_are_added_up() -> None:
-    options = QueryOptions(features=OPTIONS.features, resolution_ms=600_000)
-    answer = query_instant(source_of("load 10s\n  x 1 2 3 4"), "count_over_time(x[1h])", 60_000, options)
-    assert cells(answer) == {"{}": [10.0]}  # this source answers with its values when asked for counts
-
-
 class WholeSource(MemorySource):
     """Gives its batches as they are, whatever is asked: samples outside the range do no harm."""
 

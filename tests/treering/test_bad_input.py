@@ -100,7 +100,7 @@ QUERIES = {
     "an empty query": ("", "no expression found in input"),
     "1 MB": ("x" * (1 << 20), "1048576 bytes", "65536 bytes"),
     "a bad regex": ('x{a=~"("}', "missing"),
-    "a back reference": ('x{a=~"(a)\\\\1"}', "invalid escape sequence"),
+    "a back reference": ('x{a=~"(a)\\\\1"}', "Backreferences"),
     "a look-ahead": ('x{a=~"(?=a)"}', "invalid"),
     "a regex of 5 KB": (f'x{{a=~"{"a" * 5000}"}}', "5000", "4096"),
     "a regex that repeats 100,000 times": ('x{a=~"a{100000}"}', "repetition"),
@@ -112,6 +112,7 @@ QUERIES = {
     "five thousand operators": ("+".join(["1"] * 5000), "5000 tokens"),
     "a thousand subqueries": ("x" + "[1m:1s]" * 1000, ""),
     "a huge string": ('"' + "x" * 64_000, ""),
+    "a huge number": ("9" * 5000, "value out of range"),
     "a huge duration": ("x[99999999999999999999y]", "duration"),
     "a negative range": ("x[-5m]", ""),
     "no range": ("x[0s]", "duration must be greater than 0"),
@@ -127,12 +128,11 @@ QUERIES = {
 }
 
 
-@pytest.mark.parametrize("name", QUERIES)
-@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("name", "method"), [(name, method) for name in QUERIES for method in ("GET", "POST") if method == "POST" or name != "1 MB"]
+)
 def test_bad_queries(program: Program, name: str, method: str) -> None:
     query, *words = QUERIES[name]
-    if method == "GET" and len(query) > 20_000:
-        pytest.skip("no URL is so long")
     reply = ask(program.url, method, "query", query=query, time=NOW_MS / 1000)
     assert reply.status in (400, 422), reply.body[:300]
     answer = reply.json()
@@ -143,7 +143,6 @@ def test_bad_queries(program: Program, name: str, method: str) -> None:
 FINE_QUERIES = {
     "a regex that ruins backtracking": 'known{i=~"(a|a)*b"}',
     "another": 'known{i=~"(.*)*(.*)*(.*)*x"}',
-    "a huge number": "9" * 5000,
     "a tiny number": "0." + "0" * 5000 + "1",
     "150 parentheses": "(" * 150 + "known" + ")" * 150,
     "an offset of 200 years": "known offset 200y",
@@ -180,7 +179,8 @@ PARAMETERS = {
     "a negative limit": ("query", {"query": "1", "limit": "-1"}, '"limit"'),
     "a limit of text": ("query", {"query": "1", "limit": "²"}, '"limit"'),
     "a limit of 5,000 digits": ("query", {"query": "1", "limit": "9" * 5000}, '"limit"'),
-    "a time of 5,000 digits": ("query", {"query": "1", "time": "x" * 5000}, '"time"'),
+    "a time of 5,000 digits": ("query", {"query": "1", "time": "9" * 5000}, '"time"', "5000 characters", "64"),
+    "a step of 5,000 digits": ("query_range", {"query": "1", "start": 1, "end": 2, "step": "9" * 5000 + "s"}, '"step"', "64"),
     "no start": ("query_range", {"query": "1", "end": 1, "step": 1}, '"start"'),
     "no end": ("query_range", {"query": "1", "start": 1, "step": 1}, '"end"'),
     "no step": ("query_range", {"query": "1", "start": 1, "end": 2}, '"step"'),
@@ -200,7 +200,7 @@ PARAMETERS = {
     "values with a bad match": ("label/a/values", {"match[]": 'a{b=~"("}'}, '"match[]"'),
     "exemplars of no query": ("query_exemplars", {"query": "("}, "parse error"),
     "cardinality of none": ("status/tsdb", {"limit": "0"}, '"limit"', "10000"),
-    "two thousand parameters": ("query", {f"p{i}": 1 for i in range(2000)}, "1000"),
+    "two thousand parameters": ("query", {f"p{i}": 1 for i in range(2000)}, "2000 parameters", "1000"),
 }
 
 
@@ -218,7 +218,7 @@ def test_bad_parameters(program: Program, name: str) -> None:
     ("method", "path", "status"),
     [
         ("GET", "/api/v1/write", 405), ("PUT", "/api/v1/write", 405), ("DELETE", "/api/v1/push", 405), ("PATCH", "/api/v1/query", 405),
-        ("DELETE", "/api/v1/series", 405), ("POST", "/metrics", 405), ("BREW", "/api/v1/query", 405), ("GET", "/api/v1/nothing", 404),
+        ("DELETE", "/api/v1/series", 405), ("POST", "/metrics", 405), ("BREW", "/api/v1/query", 400), ("GET", "/api/v1/nothing", 404),
         ("GET", "/api/v1/query/", 404), ("GET", "//api/v1/query", 404), ("GET", "/api/v1/label//values", 400), ("GET", "/..", 404),
         ("GET", "/api/v1/../../etc/passwd", 404), ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404), ("GET", "/" + "x" * 5000, 404),
         ("GET", "/api/v1/label/%ff/values", 200), ("GET", "/api/v1/label/..%2f..%2fx/values", 200),
@@ -245,7 +245,7 @@ def test_forms_that_are_none(program: Program) -> None:
 
 RAW = {
     "no request": (b"hello\r\n\r\n", b"400"),
-    "a header without an end": (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 200_000, b"4"),
+    "a header without an end": (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 400_000, b"4"),
     "two lengths": (b"POST /api/v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", b"400"),
     "a length and chunks": (
         b"POST /api/v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"
@@ -310,7 +310,7 @@ def test_the_tenant_wall(program: Program, name: str) -> None:
             if status == 200:
                 assert not reply.json()["data"] or SECRET not in json.dumps(reply.json()["data"]), path
             else:
-                assert b"org" in reply.body.lower() or b"tenant" in reply.body.lower()
+                assert any(word in reply.body.lower() for word in (b"org", b"tenant", b"invalid http request"))
 
 
 @pytest.mark.parametrize("name", WALL)

@@ -12,19 +12,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.tsdb.batches import batches, float_bits, grid_batch, histogram_batch, same_samples
+from tests.tsdb.batches import batches, grid_batch, histogram_batch, same_samples
 from tsdb import block as block_file
 from tsdb import block_writer
-from tsdb.block import Block, BlockMeta, WideBatch, list_blocks, list_ulids, new_ulid, read_meta, verify_block, write_block
+from tsdb.block import Block, BlockMeta, list_blocks, list_ulids, new_ulid, read_meta, verify_block, write_block
 from tsdb.block_meta import decode_meta, encode_meta, is_ulid
 from tsdb.bucket import Bucket, FolderBucket
+from tsdb.downsample import downsample
 from tsdb.merge import merge_batches
 from tsdb.model.errors import BadData, Corrupt, NotFound, Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher, select_rows
-from tsdb.model.series import STALE_NAN, SeriesBatch, SeriesTable
+from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
-from tsdb.page import Aggregates
+from tsdb.model.windows import COLUMNS
 
 ULID = new_ulid(1_795_000_000_000, b"0123456789")
 EVERYTHING = Selection((), MIN_MS, MAX_MS)
@@ -54,7 +55,7 @@ class Memory:
         return self.objects[key][start : None if size is None else start + size]
 
 
-def write(bucket: Bucket, *parts: SeriesBatch | WideBatch, **options) -> BlockMeta:
+def write(bucket: Bucket, *parts: SeriesBatch, **options) -> BlockMeta:
     meta = write_block(bucket, parts, ulid=ULID, min_ms=-(1 << 50), max_ms=1 << 50, **options)
     assert meta is not None
     return meta
@@ -167,36 +168,17 @@ def test_nothing_makes_no_block() -> None:
     assert not bucket.objects
 
 
-def wide(series: int, samples: int) -> WideBatch:
-    batch = grid_batch(series, samples, step_ms=300_000)
-    columns = np.stack([np.full(batch.samples, 20.0), batch.values * 20, batch.values + 1])
-    return WideBatch(batch, Aggregates(("count", "sum", "max"), columns))
-
-
-def test_downsampled_columns_are_chosen_by_name() -> None:
+def test_windows_come_back_whole() -> None:
     bucket = Memory()
-    item = wide(50, 400)
-    meta = write(bucket, item, resolution_ms=300_000, level=2, sources=("a", "b"))
-    assert (meta.resolution_ms, meta.level, meta.sources, meta.aggregates) == (300_000, 2, ("a", "b"), ("count", "sum", "max"))
-    for name, values in (("", item.batch.values), ("sum", item.aggregates.values[1]), ("max", item.aggregates.values[2])):
-        assert np.array_equal(read(bucket, meta, replace(EVERYTHING, aggregate=name)).values, values)
-    back = list(Block(bucket, meta).select_wide(EVERYTHING))
-    assert np.array_equal(
-        np.concatenate([part.aggregates.values[part.aggregates.names.index("sum")] for part in back]), item.aggregates.values[1]
-    )
-
-
-def test_raw_samples_stand_for_aggregates() -> None:
-    batch = grid_batch(2, 3)
-    values = batch.values.copy()
-    values[4] = STALE_NAN
-    bucket = Memory()
-    meta = write(bucket, replace(batch, values=values))
-    counts = read(bucket, meta, replace(EVERYTHING, aggregate="count")).values
-    assert counts[:4].tolist() == [1.0] * 4 and float_bits(counts[4]) == float_bits(STALE_NAN)
-    squares = read(bucket, meta, replace(EVERYTHING, aggregate="sumsq")).values
-    assert np.array_equal(squares[:4], values[:4] ** 2)
-    assert np.array_equal(read(bucket, meta, replace(EVERYTHING, aggregate="max")).values[:4], values[:4])
+    batch = downsample(grid_batch(50, 8000), 300_000)
+    meta = write(bucket, batch, resolution_ms=300_000, level=2, sources=("a", "b"))
+    assert (meta.resolution_ms, meta.level, meta.sources, meta.aggregates) == (300_000, 2, ("a", "b"), COLUMNS)
+    back = read(bucket, meta)
+    assert np.array_equal(back.values, batch.values) and np.array_equal(back.windows, batch.windows)
+    assert back.resolution_ms == 300_000
+    few = read(bucket, meta, Selection((Matcher("instance", "=~", "host-00000[3-5]"),), 600_001, 1_200_001))
+    assert few.t_ms.tolist() == [900_000, 1_200_000] * 3 and few.windows is not None
+    assert np.array_equal(few.windows, batch.take(np.array([3, 4, 5])).clip(600_001, 1_200_001).windows)
 
 
 @pytest.mark.parametrize("part", ["meta.json", "index", "pages-000000"])

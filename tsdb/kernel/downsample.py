@@ -11,6 +11,7 @@ from numba.extending import register_jitable
 
 COUNT, SUM, SQUARES, MIN, MAX, FIRST, CORRECTION, RESETS, CHANGES, FIRST_MS, LAST_MS, BEFORE_STALE = range(12)
 """The rows of window columns."""
+COLUMNS = 12
 
 STALE_BITS = np.uint64(0x7FF0000000000002)
 

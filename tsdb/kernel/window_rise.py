@@ -38,9 +38,10 @@ def counter_windows(counter, per_second, range_s, offsets, t_ms, values, started
             if count == 1 and not begins:
                 continue
             factor_start = start if begins else -1
-            out[s, j] = _extrapolate(
-                counter, per_second, range_s, t_ms, values, low, high, begins, factor_start, ends_ms[j], range_ms, delta
-            )
+            out[s, j] = extrapolate(
+                counter, per_second, range_s, values[low], t_ms[low], t_ms[high - 1], count, begins, factor_start, ends_ms[j],
+                range_ms, delta,
+            )  # fmt: skip
             present[s, j] = True
 
 
@@ -78,23 +79,23 @@ def _add_resets_by_start(t_ms, values, started_ms, low, high, delta):
 
 
 @register_jitable(error_model="numpy")
-def _extrapolate(counter, per_second, range_s, t_ms, values, low, high, begins, start, end, range_ms, delta):
+def extrapolate(counter, per_second, range_s, first, first_ms, last_ms, count, begins, start, end, range_ms, delta):
     """delta scaled from the sampled interval to the whole window, as far as the series seems to reach."""
-    to_start = (t_ms[low] - (end - range_ms)) / 1000.0
-    to_end = (end - t_ms[high - 1]) / 1000.0
-    sampled = (t_ms[high - 1] - t_ms[low]) / 1000.0
-    mean = sampled / (high - low - 1) if high - low > 1 else 0.0
+    to_start = (first_ms - (end - range_ms)) / 1000.0
+    to_end = (end - last_ms) / 1000.0
+    sampled = (last_ms - first_ms) / 1000.0
+    mean = sampled / (count - 1) if count > 1 else 0.0
     threshold = mean * 1.1
     if begins:
         # the counter began inside the window, at zero
         to_start = 0.0
-        sampled = (t_ms[high - 1] - start) / 1000.0
-        delta += values[low]
+        sampled = (last_ms - start) / 1000.0
+        delta += first
     else:
         if to_start >= threshold:
             to_start = mean / 2.0
-        if counter and delta > 0.0 and values[low] >= 0.0:
-            to_start = min(to_start, sampled * (values[low] / delta))  # not beyond its zero point
+        if counter and delta > 0.0 and first >= 0.0:
+            to_start = min(to_start, sampled * (first / delta))  # not beyond its zero point
     if to_end >= threshold:
         to_end = mean / 2.0
     factor = (sampled + to_start + to_end) / sampled if sampled != 0.0 else 1.0

@@ -39,7 +39,7 @@ def _decode_xor(b, at, limit, n, to, t_ms, bits):
     value = peek(b, at)
     at += 64
     t_ms[to], bits[to] = t, value
-    delta, leading, size = np.int64(0), np.int64(0), np.int64(0)
+    delta, leading, size = np.int64(0), np.int64(0), np.int64(64)  # a writer that reopened a chunk counts on it
     for i in range(1, n):
         if at > limit:
             return False
@@ -119,7 +119,7 @@ def _decode_xor2(b, at, limit, n, to, t_ms, bits, start_ms):
         started = t - behind
     t_ms[to], bits[to], start_ms[to] = t, value, started
     base = _0 if value == STALE else value
-    delta, leading, size = np.int64(0), np.int64(0), np.int64(0)
+    delta, leading, size = np.int64(0), np.int64(0), np.int64(64)  # a writer that reopened a chunk counts on it
     for i in range(1, n):
         if at > limit:
             return False

@@ -15,17 +15,16 @@ MIN_MS, MAX_MS = -(1 << 62), 1 << 62
 class Selection:
     """All that storage may know of a query; sent between nodes as it is.
 
-    All matchers must match. Samples in [start_ms, end_ms). `resolution_ms` is the coarsest downsampling that the asker can use
-    (0 = raw only); `aggregate` names the column wanted of downsampled data: "" (raw-like: the last value of each window),
-    "count", "sum", "sumsq", "min", "max", "first", "last" or "counter". Of a raw sample the count is 1 and every other
-    aggregate is its value (sumsq: its square), so that raw and downsampled stretches of one series can be mixed.
+    All matchers must match. Samples in [start_ms, end_ms). `resolution_ms` is the coarsest downsampling that the asker likes to
+    get (0 = raw only), `fallback_ms` the coarsest that it takes where there is nothing finer. A batch with downsampled samples says
+    so (`SeriesBatch.windows`); raw and downsampled stretches of one series follow one another in it.
     """
 
     matchers: tuple[Matcher, ...]
     start_ms: int
     end_ms: int
     resolution_ms: int = 0
-    aggregate: str = ""
+    fallback_ms: int = 0
 
 
 class Source(Protocol):

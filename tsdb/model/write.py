@@ -122,6 +122,23 @@ class PushResult:
         self.message = self.message or message
 
 
+def concat_writes(batches: Sequence[WriteBatch]) -> WriteBatch:
+    """The series and float samples of all batches, one after another; they carry nothing else. Copies the label bytes."""
+    if len(batches) == 1:
+        return batches[0]
+    bytes_before = np.cumsum([0, *(len(batch.label_bytes) for batch in batches)])
+    series_before = np.cumsum([0, *(len(batch) for batch in batches)])
+    return WriteBatch(
+        np.concatenate([batch.label_bytes for batch in batches]),
+        np.concatenate([batch.start + shift for batch, shift in zip(batches, bytes_before, strict=False)]),
+        np.concatenate([batch.end + shift for batch, shift in zip(batches, bytes_before, strict=False)]),
+        np.concatenate([batch.hash for batch in batches]),
+        np.concatenate([batch.row + np.int32(shift) for batch, shift in zip(batches, series_before, strict=False)]),
+        np.concatenate([batch.t_ms for batch in batches]),
+        np.concatenate([batch.values for batch in batches]),
+    )
+
+
 def _take_histograms(samples: HistogramSamples, to: I32) -> HistogramSamples | None:
     keep = np.flatnonzero(to[samples.row] >= 0)
     if len(keep) == 0:

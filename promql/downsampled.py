@@ -1,0 +1,71 @@
+"""Selectors over downsampled samples: what functions see of them, and the notes where that is an approximation."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from promql.annotations import Annotations
+from promql.ast import Span
+from promql.gotext import format_duration_ms
+from promql.matrix import F64, I64, Bool
+from promql.resolution import EXACT_NATIVE, INSTANT, Read
+from promql.windows import Windows, keep_samples
+from tsdb.kernel import window_merge as kernel
+from tsdb.model.series import SeriesBatch
+from tsdb.model.windows import COUNT, last_times, last_values
+
+CODES: dict[str, int] = {
+    "count_over_time": kernel.COUNT,
+    "sum_over_time": kernel.SUM,
+    "avg_over_time": kernel.AVG,
+    "stdvar_over_time": kernel.STDVAR,
+    "stddev_over_time": kernel.STDDEV,
+    "min_over_time": kernel.MIN,
+    "max_over_time": kernel.MAX,
+    "changes": kernel.CHANGES,
+    "resets": kernel.RESETS,
+    "first_over_time": kernel.FIRST,
+    "last_over_time": kernel.LAST,
+    "ts_of_first_over_time": kernel.TS_OF_FIRST,
+    "ts_of_last_over_time": kernel.TS_OF_LAST,
+    "present_over_time": kernel.PRESENT,
+    "absent_over_time": kernel.PRESENT,
+    "rate": kernel.RATE,
+    "increase": kernel.INCREASE,
+    "delta": kernel.DELTA,
+}
+"""The functions that put whole windows together. All others take the newest sample of each window for a raw one."""
+
+
+def as_points(batch: SeriesBatch) -> SeriesBatch:
+    """The newest sample of each window as a raw one at its own time, stale markers included; a raw batch as it is."""
+    if batch.windows is None:
+        return batch
+    return replace(batch, t_ms=last_times(batch, batch.windows), windows=None)
+
+
+def for_function(func: str, batch: SeriesBatch, windows: Windows) -> SeriesBatch:
+    """What a function over ranges sees of a batch: whole windows, or their newest samples. None that has stale markers only."""
+    if batch.windows is None:
+        return batch
+    batch = replace(batch, values=last_values(batch, batch.windows))
+    batch = keep_samples(batch, batch.windows[COUNT] > 0)  # type: ignore[index]
+    return batch if func in CODES and not windows.anchored and not windows.smoothed else as_points(batch)
+
+
+def merge_windows(func: str, batch: SeriesBatch, columns: F64, offsets: I64, windows: Windows, values: F64, present: Bool) -> None:
+    """Fill values f64[n, k] and present bool[n, k] with a function of CODES over the series at offsets i64[n+1]."""
+    kernel.merge_windows(
+        CODES[func], windows.range_s, offsets, batch.t_ms, batch.values, columns, windows.ends_ms, windows.range_ms,
+        values, present,
+    )  # fmt: skip
+
+
+def note_approximated(func: str, batch: SeriesBatch, read: Read, span: Span, notes: Annotations) -> None:
+    """An info where a batch holds samples that are too coarse for an exact answer; func is INSTANT for a selector alone."""
+    if batch.resolution_ms == 0:
+        return
+    native = batch.histogram_at is not None and bool(np.any(batch.histogram_at >= 0))
+    if batch.resolution_ms > read.exact_ms or (native and func != INSTANT and func not in EXACT_NATIVE):
+        what = func if func == INSTANT else f"{func}()"
+        notes.info(f"{what} over samples downsampled to {format_duration_ms(batch.resolution_ms)} is approximated", span)

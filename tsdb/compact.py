@@ -1,0 +1,240 @@
+"""Compaction: `plan` decides which blocks become one, `run` makes it. Neither knows why the other did what it did.
+
+Blocks of a closed window of time are merged, the widest window first: 2 h blocks become one of 12 h, 24 h, 7 d, 28 d. Overlapping
+blocks (replicas, late samples, backfill) are merged like neighbours, for merging is idempotent.
+
+`run` streams. It holds one page row of each source and of the result, each at most tsdb.block_writer's 64 MiB and of a block of a
+day about 1 MiB, times a small factor for decoding; beside that the result's index, 4 bytes a label of each series.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tsdb.block import Block
+from tsdb.block_meta import BlockMeta, find_object, read_meta
+from tsdb.block_writer import write_block
+from tsdb.bucket import Bucket
+from tsdb.lineage import live_blocks, sources_of
+from tsdb.merge import merge_streams
+from tsdb.model.errors import BadData, Corrupt, NotFound
+from tsdb.model.series import SeriesBatch
+from tsdb.model.source import Selection
+from tsdb.part_cache import PartCache
+from tsdb.tombstones import Tombstone, bury, touching
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+RANGES_MS = (2 * HOUR_MS, 12 * HOUR_MS, DAY_MS, 7 * DAY_MS, 28 * DAY_MS)
+"""28 days: the widest on which one index and one page directory are still quick to read."""
+SETTLE_MS = 75 * 60_000
+"""How long after its end a window is closed: ingesters cut an hour after a boundary and take minutes to write."""
+MAX_SOURCES = 16
+"""Blocks that one job merges; each holds a batch in memory. More take several jobs."""
+MAX_SAMPLES = 20_000_000_000
+"""No job makes a larger block: it would take hours, and be read by one thread."""
+SMALL_BYTES = 32 << 20
+LOPSIDED = 8
+"""A block this many times larger than all that would be merged into it, and not small, is left alone until they have grown."""
+BATCH_WORDS = 1 << 20
+"""Numbers that all sources together hold in memory, where their page rows are that small."""
+INDEX_CACHE_BYTES = 32 << 20
+
+
+class Kind(StrEnum):
+    """What a job does."""
+
+    MERGE = "merge"
+    REWRITE = "rewrite"
+    DOWNSAMPLE = "downsample"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Blocks of one resolution that become one block; downsampling makes it one of `to_ms`."""
+
+    kind: Kind
+    sources: tuple[BlockMeta, ...]
+    to_ms: int = 0
+
+    @property
+    def resolution_ms(self) -> int:
+        return self.sources[0].resolution_ms
+
+    @property
+    def min_ms(self) -> int:
+        return min(meta.min_ms for meta in self.sources)
+
+    @property
+    def max_ms(self) -> int:
+        return max(meta.max_ms for meta in self.sources)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(meta.size_bytes for meta in self.sources)
+
+
+class SourceFailed(Corrupt):
+    """A block that a job reads is damaged, incomplete or gone."""
+
+    def __init__(self, ulid: str, error: Exception) -> None:
+        super().__init__(f"block {ulid}: {error}")
+        self.ulid = ulid
+
+
+def check_ranges(ranges_ms: Sequence[int]) -> None:
+    """BadData unless they ascend, each a multiple of the one before it."""
+    for narrow, wide in zip(ranges_ms, ranges_ms[1:], strict=False):
+        if narrow <= 0 or wide <= narrow or wide % narrow:
+            raise BadData(f"compaction ranges: {wide} ms after {narrow} ms; each must be a multiple of the one before it")
+
+
+def plan(
+    metas: Iterable[BlockMeta],
+    *,
+    now_ms: int,
+    ranges_ms: Sequence[int] = RANGES_MS,
+    settle_ms: int = SETTLE_MS,
+    max_sources: int = MAX_SOURCES,
+    skip: frozenset[str] = frozenset(),
+    tombstones: Sequence[Tombstone] = (),
+    rewrite_after_ms: int = 0,
+) -> list[Job]:
+    """The jobs that can be done now, no block in two of them, the smallest first; none where everything is as it should be.
+
+    `metas` are the blocks without a deletion mark; those that another replaces and those in `skip` (marked no-compact) take no
+    part. A block that only a tombstone of at least `rewrite_after_ms` touches is rewritten.
+    """
+    live = [meta for meta in live_blocks(metas) if meta.ulid not in skip]
+    rules = _Rules(tuple(ranges_ms), now_ms - settle_ms, max_sources)
+    jobs: list[Job] = []
+    for resolution_ms in sorted({meta.resolution_ms for meta in live}):
+        jobs += _merges([meta for meta in live if meta.resolution_ms == resolution_ms], len(ranges_ms) - 1, rules)
+    busy = {meta.ulid for job in jobs for meta in job.sources}
+    due = [one for one in tombstones if now_ms - one.at_ms >= rewrite_after_ms]
+    jobs += [Job(Kind.REWRITE, (meta,)) for meta in live if meta.ulid not in busy and touching(meta, due)]
+    return sorted(jobs, key=lambda job: (job.size_bytes, job.sources[0].ulid))
+
+
+def run(
+    job: Job,
+    bucket: Bucket,
+    *,
+    ulid: str,
+    tombstones: Sequence[Tombstone] = (),
+    expired: Sequence[Tombstone] = (),
+    proceed: Callable[[], None] = lambda: None,
+) -> BlockMeta | None:
+    """The new block, complete in the bucket and checked; None where nothing of the sources is left.
+
+    `tombstones` are all that are known; those that touch a source are applied to it. `expired` are ranges of series that go by
+    retention, of every source. `proceed` is called between batches and may raise to give up. The sources stay as they are.
+    SourceFailed names a source that cannot be read; Unavailable.
+    """
+    cache = PartCache(INDEX_CACHE_BYTES)
+    words = BATCH_WORDS // len(job.sources)
+    streams = [
+        _read(Block(bucket, meta, cache, batch_words=words), [*touching(meta, tombstones), *expired]) for meta in job.sources
+    ]
+    merged = streams[0] if len(streams) == 1 else merge_streams(streams)
+    meta = write_block(
+        bucket,
+        _checked(merged, proceed),
+        ulid=ulid,
+        min_ms=job.min_ms,
+        max_ms=job.max_ms,
+        level=max(meta.level for meta in job.sources) + 1,
+        sources=tuple(sorted(frozenset[str]().union(*(sources_of(meta) for meta in job.sources)))),
+        resolution_ms=job.resolution_ms,
+        edits=edits_of(job, tombstones),
+    )
+    if meta is not None:
+        check_written(bucket, meta)
+    return meta
+
+
+def edits_of(job: Job, tombstones: Sequence[Tombstone]) -> tuple[str, ...]:
+    """The ulids of the tombstones that do not touch the result any more; those that are known no longer need no naming."""
+    sources = frozenset[str]().union(*(sources_of(meta) for meta in job.sources))
+    return tuple(sorted(one.ulid for one in tombstones if not sources.isdisjoint(one.blocks)))
+
+
+def check_written(bucket: Bucket, meta: BlockMeta) -> None:
+    """Corrupt unless the block in the bucket is what its writer thinks it is: its meta, the size of every object, its index.
+
+    Costs a few small reads; pages are under checksums that every reader tests.
+    """
+    if read_meta(bucket, meta.ulid) != meta:
+        raise Corrupt(f"block {meta.ulid}: its meta.json is not the one that was written")
+    for part in meta.objects:
+        size_bytes = bucket.size(meta.key(part.name))
+        if size_bytes != part.size_bytes:
+            raise Corrupt(f"{meta.key(part.name)}: has {size_bytes} bytes, {part.size_bytes} were written")
+    find_object(meta, "index")
+    series = Block(bucket, meta).count_series()
+    if series != meta.series:
+        raise Corrupt(f"block {meta.ulid}: its index has {series} series, {meta.series} were written")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    ranges_ms: tuple[int, ...]
+    closed_before_ms: int
+    max_sources: int
+
+
+def _merges(blocks: Sequence[BlockMeta], level: int, rules: _Rules) -> list[Job]:
+    """The merges inside each window of ranges_ms[level]: of the whole window where that can be one job, else of its parts."""
+    jobs: list[Job] = []
+    for end_ms, inside in _windows(blocks, rules.ranges_ms[level]):
+        closed = end_ms <= rules.closed_before_ms
+        chosen = _worth_merging(inside) if closed else []
+        fits = len(chosen) <= rules.max_sources and sum(meta.samples for meta in chosen) <= MAX_SAMPLES
+        if len(chosen) > 1 and fits:
+            jobs.append(Job(Kind.MERGE, tuple(chosen)))
+            continue
+        parts = _merges(inside, level - 1, rules) if level else []
+        if not parts and len(chosen) > rules.max_sources:
+            parts = [Job(Kind.MERGE, tuple(chosen[: rules.max_sources]))]
+        jobs += parts
+    return jobs
+
+
+def _windows(blocks: Sequence[BlockMeta], range_ms: int) -> Iterator[tuple[int, list[BlockMeta]]]:
+    """(end, the blocks that lie inside) of each window. The times of a downsampled block are (start, end] instead of [start, end)."""
+    windows: dict[int, list[BlockMeta]] = {}
+    for meta in blocks:
+        shift_ms = 1 if meta.resolution_ms else 0
+        number = (meta.min_ms - shift_ms) // range_ms
+        if (meta.max_ms - 1 - shift_ms) // range_ms == number:
+            windows.setdefault(number, []).append(meta)
+    return (((number + 1) * range_ms, inside) for number, inside in sorted(windows.items()))
+
+
+def _worth_merging(blocks: list[BlockMeta]) -> list[BlockMeta]:
+    """The blocks without one that dwarfs all others: what trickles in late must not rewrite a month each time.
+
+    Downsampled blocks that overlap are not merged: two halves of a window do not add up. They are made anew from finer ones.
+    """
+    if blocks[0].resolution_ms and any(left.max_ms > right.min_ms for left, right in zip(blocks, blocks[1:], strict=False)):
+        return []
+    largest = max(blocks, key=lambda meta: meta.size_bytes)
+    rest = sum(meta.size_bytes for meta in blocks) - largest.size_bytes
+    dwarfs = largest.size_bytes > max(SMALL_BYTES, LOPSIDED * rest)
+    return [meta for meta in blocks if meta is not largest] if dwarfs else blocks
+
+
+def _read(block: Block, tombstones: Sequence[Tombstone]) -> Iterator[SeriesBatch]:
+    """All of a source that is left; SourceFailed where it cannot be read."""
+    meta = block.meta
+    try:
+        for batch in block.select(Selection((), meta.min_ms, meta.max_ms, meta.resolution_ms)):
+            yield bury(batch, tombstones, resolution_ms=meta.resolution_ms)
+    except (Corrupt, NotFound, BadData) as error:
+        raise SourceFailed(meta.ulid, error) from error
+
+
+def _checked(batches: Iterator[SeriesBatch], proceed: Callable[[], None]) -> Iterator[SeriesBatch]:
+    for batch in batches:
+        proceed()
+        yield batch
