@@ -91,7 +91,7 @@ def measure(program: Program, peer: str, queries: dict[str, str], choice: argpar
     end_ms = int(time.time() * 1000) // 60_000 * 60_000
     start_ms = end_ms - (count - 1) * SCRAPE_MS
     values = counters_and_gauges(choice.series, count)
-    send(program.url, program.write_path, rounds(templates, values, start_ms=start_ms, gap_ms=SCRAPE_MS, count=count, streams=2))
+    send(program.url, program.write_path, rounds(templates, values, start_ms=start_ms, gap_ms=SCRAPE_MS, count=count, streams=1))
     if peer == "treering" and not choice.head:
         urllib.request.urlopen(program.url + "/ingester/flush", timeout=600).close()
     time.sleep(3)

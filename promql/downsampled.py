@@ -11,8 +11,9 @@ from promql.matrix import F64, I64, Bool
 from promql.resolution import EXACT_NATIVE, INSTANT, Read
 from promql.windows import Windows, keep_samples
 from tsdb.kernel import window_merge as kernel
+from tsdb.kernel.downsample import COUNT
 from tsdb.model.series import SeriesBatch
-from tsdb.model.windows import COUNT, last_times, last_values
+from tsdb.model.windows import last_times, last_values
 
 CODES: dict[str, int] = {
     "count_over_time": kernel.COUNT,

@@ -9,10 +9,10 @@ from promql.annotations import Annotations
 from promql.ast import Span
 from promql.histogram_stats import for_metric
 from promql.matrix import F64, I64, Bool
+from tsdb.kernel.downsample import COUNT
 from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.labels import METRIC_NAME
 from tsdb.model.series import SeriesBatch
-from tsdb.model.windows import COUNT
 
 MIXED = "encountered a mix of histograms and floats"
 MIXED_SCHEMAS = "vector contains a mix of histograms with exponential and custom buckets schemas"

@@ -14,9 +14,9 @@ from promql.histogram import Terms
 from promql.histogram_rate import EXTRAPOLATED, LAST_TWO, begun_anew, delta, extrapolated
 from promql.histogram_samples import MIXED, MIXED_SCHEMAS, HistogramWindows, WindowResult, follows_histogram, prefix
 from promql.matrix import F64, I64, Bool
+from tsdb.kernel.downsample import COUNT
 from tsdb.model.histogram import COUNTER_RESET, NOT_COUNTER_RESET, UNKNOWN_RESET, Buckets
 from tsdb.model.series import SeriesBatch
-from tsdb.model.windows import COUNT
 
 SUMS = ("sum_over_time", "avg_over_time")
 PICKS = ("last_over_time", "first_over_time")

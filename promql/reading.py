@@ -14,12 +14,14 @@ from promql.matrix import I64, Matrix, Steps
 from promql.matrix_rows import concat_matrices
 from promql.measure import counted_cells, counted_windows
 from promql.names import mark
+from promql.pieces import instant_pieces, range_pieces
 from promql.plan import duration_ms
 from promql.raw import concat_batches, in_window
 from promql.resolution import INSTANT, RAW, Read, Use, read_for
 from promql.select import latest, latest_stamped, latest_starts, latest_times
 from promql.smoothing import smoothed
 from promql.window import RangeCall, over_time
+from promql.window_floats import EXTRAPOLATED, PICKS
 from promql.windows import Windows, without_stale
 from tsdb.model.errors import QueryFailed
 from tsdb.model.series import SeriesBatch
@@ -40,7 +42,8 @@ def read_instant(ev: Evaluation, selector: VectorSelector, steps: Steps) -> Iter
         return latest(points, ends_ms, lookback_ms, steps)
 
     read = read_for(Use(INSTANT, ends_ms, bent=selector.smoothed), ev.options, query_step_ms(ev))
-    yield from counted_cells(ev, map_batches(ev, _select_instant(ev, selector, ends_ms, read), work, steps))
+    batches = instant_pieces(_select_instant(ev, selector, ends_ms, read), steps)
+    yield from counted_cells(ev, map_batches(ev, batches, work, steps))
 
 
 def read_times(ev: Evaluation, func: str, selector: VectorSelector, steps: Steps) -> Iterator[Matrix]:
@@ -72,7 +75,8 @@ def read_range(ev: Evaluation, call: RangeCall, selector: VectorSelector, window
         return over_time(call, batch, windows, notes, executor)
 
     batches = select(ev, selector, start_ms=windows.start_ms, end_ms=windows.end_ms, read=read)
-    yield from map_batches(ev, counted_windows(ev, batches, windows), work, windows.steps)
+    pieces = range_pieces(batches, windows, once=call.func in EXTRAPOLATED or call.func in PICKS)
+    yield from map_batches(ev, counted_windows(ev, pieces, windows), work, windows.steps)
 
 
 def read_raw(ev: Evaluation, selector: VectorSelector, windows: Windows) -> SeriesBatch:

@@ -16,6 +16,14 @@ MAX_BUCKETS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionRule:
+    """`matchers` is a series selector such as `{job="debug"}`, `keep` a duration such as `7d`."""
+
+    matchers: str
+    keep: str
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """The limits of one tenant; 0 = unlimited."""
 
@@ -47,6 +55,13 @@ class Limits:
     max_label_answers: int = 100_000
     """Names or values in one answer of the label and series APIs; the rest is cut with a warning."""
     retention_ms: int = 0
+    """How long samples are kept, at any resolution; 0 = for ever, as in what follows."""
+    retention_raw_ms: int = 0
+    """How long raw samples are kept, if shorter; not before they are downsampled."""
+    retention_5m_ms: int = 0
+    retention_1h_ms: int = 0
+    retention: tuple[RetentionRule, ...] = ()
+    """Series that are kept for a shorter time than others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ def reject_series(
 def describe(code: int, pairs: Pairs, limits: WireLimits) -> str:
     """One series' fault in words, Cortex's where it has some."""
     metric = quote(next((value for name, value in pairs if name == "__name__"), "")[:200])
-    series = "{" + ", ".join(f"{name}={quote(value)}" for name, value in pairs)[:400] + "}"
+    shown = [(name[:200], quote(value[:200])) for name, value in pairs[:20]]  # before quoting: a value may have megabytes
+    series = "{" + ", ".join(f"{name}={value}" for name, value in shown)[:400] + "}"
     if code == scan.NO_METRIC:
         return f"sample missing metric name, series: '{series}'"
     if code == scan.NO_NAME:

@@ -18,7 +18,7 @@ from treering.asgi import Request, Response
 from treering.json_text import query_response
 from treering.listing import truncate
 from treering.node import Node, Query
-from treering.times import parse_duration_ms, parse_time_ms
+from treering.times import parse_duration_ms, parse_resolution_ms, parse_time_ms
 from tsdb.model.errors import BadData, TreeringError
 
 log = logging.getLogger("treering.query")
@@ -94,6 +94,7 @@ class QueryApi:
             lookback_ms=parse_duration_ms(lookback, name="lookback_delta") if lookback else None,
             timeout_s=parse_duration_ms(timeout, name="timeout") / 1000 if timeout else None,
             stats=request.param("stats") or "",
+            resolution_ms=parse_resolution_ms(request.param("max_source_resolution") or ""),
         )
 
     def _run(self, request: Request, query: Query) -> Response:

@@ -154,6 +154,7 @@ class HttpBackend:
 def _query_form(query: Query) -> dict[str, object]:
     form: dict[str, object] = {"query": query.text, "stats": query.stats or None, "timeout": query.timeout_s}
     form["lookback_delta"] = query.lookback_ms / 1000 if query.lookback_ms else None
+    form["max_source_resolution"] = query.resolution_ms / 1000 if query.resolution_ms >= 0 else None
     if query.step_ms:
         return form | {"start": query.start_ms / 1000, "end": query.end_ms / 1000, "step": query.step_ms / 1000}
     return form | {"time": query.start_ms / 1000}

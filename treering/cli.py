@@ -88,6 +88,10 @@ def serve(**flags: Any) -> None:
 @click.option("--url", metavar="URL", help="Ask this server (default http://127.0.0.1:9009).")
 @click.option("--data", metavar="DIR", help="Ask a data folder or s3://bucket directly, without a server.")
 @click.option("--tenant", metavar="ID", help="Tenant to ask as.")
+@click.option(
+    "--max-source-resolution", "downsample", metavar="DURATION", default="auto", show_default=True,
+    help="Coarsest downsampled data that may answer: raw, 5m, 1h, or auto: wherever it changes nothing.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON of the HTTP API.")
 @click.option("--explain", is_flag=True, help="Show how the query would be evaluated and what it would read; do not run it.")
 @click.option("--analyze", is_flag=True, help="Run the query; show the time and samples of each part instead of the result.")
@@ -100,6 +104,7 @@ def query(
     url: str | None,
     data: str | None,
     tenant: str | None,
+    downsample: str,
     as_json: bool,
     explain: bool,
     analyze: bool,
@@ -112,12 +117,13 @@ def query(
     with open_store(data or url or "http://127.0.0.1:9009", tenant=tenant) as store:
         if explain or analyze:
             start = None if range_ is None else "-" + range_.lstrip("-")
-            told_of = store.explain(expr, at or "now", start=start, step=step, analyze=analyze)
+            told_of = store.explain(expr, at or "now", start=start, step=step, downsample=downsample, analyze=analyze)
             click.echo(explanation_json(told_of).decode() if as_json else str(told_of))
-        elif range_ is not None:
-            result = store.query_range(expr, start="-" + range_.lstrip("-"), step=step)
+            return
+        if range_ is not None:
+            result = store.query_range(expr, start="-" + range_.lstrip("-"), step=step, downsample=downsample)
         else:
-            result = store.query(expr, at or "now")
+            result = store.query(expr, at or "now", downsample=downsample)
         if as_json:
             click.echo(result.json().decode())
         else:

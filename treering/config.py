@@ -47,7 +47,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """`commit`: an answered write survives power loss. `os`: it survives the process only; faster."""
     block_range_s: float = 7200
     block_refresh_s: float = 30
-    keep_flushed_s: float = 600
+    keep_flushed_s: float = 0
+    """How long an ingester still answers for blocks it has written; only needed where readers in other processes refresh later."""
     tick_s: float = 5
     self_scrape_s: float = 15
     """How often Treering writes its own metrics into itself; 0 = never."""

@@ -18,6 +18,7 @@ from promql.ast import Definition
 from promql.engine import Answer, QueryOptions, query_instant, query_range
 from promql.explain import Explanation, analyze, explain
 from promql.matrix import Steps
+from promql.resolution import AUTO
 from remote.distributor import Distributor
 from remote.ingester import Ingester, IngesterOptions, TickReport
 from remote.limits import LimitsTable
@@ -51,6 +52,8 @@ class Query:
     lookback_ms: int | None = None
     timeout_s: float | None = None
     stats: str = ""
+    resolution_ms: int = AUTO
+    """The coarsest downsampled data that may answer; see `QueryOptions.resolution_ms`."""
 
 
 class Node:
@@ -190,6 +193,7 @@ class Node:
             max_series=self.config.max_series,
             max_points=self.config.max_points,
             functions=self.functions,
+            resolution_ms=query.resolution_ms,
         )
 
     def _deadline(self, query: Query, canceled: Callable[[], bool]) -> Callable[[], None]:

@@ -1,5 +1,6 @@
 """`Store`: the Python face of Treering, the same over a data folder, a bucket and a server."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from treering.frame import batch_of_frame
 from treering.listing import Sets
 from treering.node import Query
 from treering.result import Result
-from treering.times import TimeLike, step_to_ms, to_ms
+from treering.times import TimeLike, parse_resolution_ms, step_to_ms, to_ms
 from tsdb.model.errors import BadData
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.matcher import Matcher
@@ -85,16 +86,19 @@ class Store:
         at: TimeLike = "now",
         *,
         lookback: str | float | timedelta | None = None,
+        downsample: str = "auto",
         limit: int = 0,
         timeout: float | None = None,
     ) -> Result:
         """The value of a PromQL expression at one time.
 
         `lookback` is how old a sample may be (5 minutes by default), `limit` the most series to return (0 = all), `timeout` in
-        seconds. Raises BadData (with a caret under the mistake), QueryFailed, LimitExceeded or QueryTimeout.
+        seconds. `downsample` is the coarsest downsampled data that may answer: "raw", "5m", "1h", or "auto": wherever it changes
+        nothing (docs/downsampling.md). Raises BadData (with a caret under the mistake), QueryFailed, LimitExceeded or QueryTimeout.
         """
         at_ms = self._ms(at)
-        query = Query(expr, at_ms, at_ms, 0, step_to_ms(lookback) if lookback else None, timeout)
+        lookback_ms = step_to_ms(lookback) if lookback else None
+        query = Query(expr, at_ms, at_ms, 0, lookback_ms, timeout, resolution_ms=parse_resolution_ms(downsample, name="downsample"))
         return self._backend.query(query, limit=limit)
 
     def query_range(
@@ -105,6 +109,7 @@ class Store:
         step: str | float | timedelta | None = None,
         *,
         lookback: str | float | timedelta | None = None,
+        downsample: str = "auto",
         limit: int = 0,
         timeout: float | None = None,
         stats: bool = False,
@@ -114,6 +119,7 @@ class Store:
         Times are datetimes, epoch seconds, RFC 3339 text, "now", "-6h" or "now-1d/d". Without a step about 500 nice ones are taken.
         """
         query = self._range(expr, start, end, step, lookback=lookback, timeout=timeout, stats=stats)
+        query = dataclasses.replace(query, resolution_ms=parse_resolution_ms(downsample, name="downsample"))
         return self._backend.query(query, limit=limit)
 
     def explain(
@@ -125,6 +131,7 @@ class Store:
         end: TimeLike = "now",
         step: str | float | timedelta | None = None,
         lookback: str | float | timedelta | None = None,
+        downsample: str = "auto",
         timeout: float | None = None,
         analyze: bool = False,
     ) -> Explanation:
@@ -137,6 +144,7 @@ class Store:
             query = Query(expr, at_ms, at_ms, 0, step_to_ms(lookback) if lookback else None, timeout)
         else:
             query = self._range(expr, start, end, step, lookback=lookback, timeout=timeout, stats=False)
+        query = dataclasses.replace(query, resolution_ms=parse_resolution_ms(downsample, name="downsample"))
         return self._backend.explain(query, analyze=analyze)
 
     def register(self, name: str, function: Callable[..., object], kind: str = "instant", *, replace: bool = False) -> None:

@@ -8,6 +8,7 @@ import re
 from datetime import UTC, date, datetime, timedelta
 from typing import SupportsFloat
 
+from promql.resolution import AUTO
 from tsdb.model.errors import BadData
 from tsdb.model.source import MAX_MS, MIN_MS
 
@@ -46,6 +47,13 @@ def parse_duration_ms(text: str, *, name: str = "step") -> int:
         raise BadData(f'invalid parameter "{name}": cannot parse "{text}" to a valid duration')
     sizes = [_UNITS_MS[unit] for unit in ("y", "w", "d", "h", "m", "s", "ms")]
     return _clamp(sum(int(count) * size for count, size in zip(found.groups("0"), sizes, strict=True)))
+
+
+def parse_resolution_ms(text: str, *, name: str = "max_source_resolution") -> int:
+    """The coarsest downsampled data that may answer (`QueryOptions.resolution_ms`) by `auto`, `raw` or a duration; 0s is raw."""
+    if text in ("", "auto", "raw"):
+        return 0 if text == "raw" else AUTO
+    return max(0, parse_duration_ms(text, name=name))
 
 
 def format_duration(ms: int) -> str:

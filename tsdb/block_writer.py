@@ -4,7 +4,7 @@ Memory is bounded by one row of pages and one pages object (`MAX_PART_BYTES`), b
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -62,8 +62,11 @@ class BlockWriter:
         self._samples += batch.samples
         self._histograms += 0 if batch.histogram_at is None else int(np.count_nonzero(batch.histogram_at >= 0))
 
-    def finish(self) -> BlockMeta | None:
-        """Put what is left, `meta.json` last: then the block exists. None, and no object, where no sample was added."""
+    def finish(self, before_commit: Callable[[BlockMeta], None] = lambda _: None) -> BlockMeta | None:
+        """Put what is left, `meta.json` last: then the block exists. None, and no object, where no sample was added.
+
+        `before_commit` is called when everything but `meta.json` is there; if it raises, the block does not come to be.
+        """
         if self._samples == 0:
             return None
         self._put_part()
@@ -74,6 +77,7 @@ class BlockWriter:
             self._histograms,
             edits=self._meta.edits,
         )  # fmt: skip
+        before_commit(meta)
         self._bucket.put(meta.key(META), encode_meta(meta))
         return meta
 
@@ -98,11 +102,12 @@ class BlockWriter:
 def write_block(
     bucket: Bucket, batches: Iterable[SeriesBatch], *, ulid: str, min_ms: int, max_ms: int, level: int = 1,
     sources: tuple[str, ...] = (), resolution_ms: int = 0, zstd_level: int = LEVEL, edits: tuple[str, ...] = (),
+    before_commit: Callable[[BlockMeta], None] = lambda _: None,
 ) -> BlockMeta | None:  # fmt: skip
     """The meta of the new block with all samples of `batches`; None, and no object, where there are none.
 
     Batches come in the order of series, their samples in [min_ms, max_ms): else BadData. A failing bucket leaves objects without
-    `meta.json`, which no reader sees.
+    `meta.json`, which no reader sees. `before_commit`: see `BlockWriter.finish`.
     """
     writer = BlockWriter(
         bucket,
@@ -117,7 +122,7 @@ def write_block(
     )
     for batch in gather(batches):
         writer.add(batch)
-    return writer.finish()
+    return writer.finish(before_commit)
 
 
 def part_name(number: int) -> str:

@@ -9,7 +9,8 @@ Each has one writer, so none is lost to another's. Where index/blocks is missing
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from tsdb.block_meta import META, BlockMeta, is_ulid, read_meta
 from tsdb.bucket import Bucket
@@ -27,6 +28,8 @@ STALE_MS = 3_600_000
 SKEW_MS = 300_000
 """How far the clocks of two nodes may be apart."""
 
+Record = TypeVar("Record")
+
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
@@ -42,6 +45,30 @@ class Inventory:
     tombstones: Mapping[str, Tombstone] = field(default_factory=dict)
     damaged: Mapping[str, str] = field(default_factory=dict)
     condemned_ms: int | None = None
+
+    def with_block(self, meta: BlockMeta) -> "Inventory":
+        return replace(self, metas={**self.metas, meta.ulid: meta})
+
+    def with_deletion(self, mark: DeletionMark) -> "Inventory":
+        return replace(self, deletions={**self.deletions, mark.ulid: mark})
+
+    def with_no_compact(self, mark: NoCompactMark) -> "Inventory":
+        return replace(self, no_compact={**self.no_compact, mark.ulid: mark})
+
+    def with_tombstone(self, tombstone: Tombstone) -> "Inventory":
+        return replace(self, tombstones={**self.tombstones, tombstone.ulid: tombstone})
+
+    def without_block(self, ulid: str) -> "Inventory":
+        """The same without a block and its marks."""
+        return replace(
+            self,
+            metas=_without(self.metas, ulid),
+            deletions=_without(self.deletions, ulid),
+            no_compact=_without(self.no_compact, ulid),
+        )
+
+    def without_tombstone(self, ulid: str) -> "Inventory":
+        return replace(self, tombstones=_without(self.tombstones, ulid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +262,10 @@ class _Found:
                 continue
             except Corrupt as error:
                 self.damaged[key] = str(error)
+
+
+def _without(known: Mapping[str, Record], key: str) -> dict[str, Record]:
+    return {ulid: one for ulid, one in known.items() if ulid != key}
 
 
 def _answers(mark: DeletionMark | None, ignore_before_ms: int) -> bool:

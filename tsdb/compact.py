@@ -10,9 +10,10 @@ day about 1 MiB, times a small factor for decoding; beside that the result's ind
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from tsdb.block import Block
-from tsdb.block_meta import BlockMeta, find_object, read_meta
+from tsdb.block_meta import BlockMeta
 from tsdb.block_writer import write_block
 from tsdb.bucket import Bucket
 from tsdb.lineage import live_blocks, sources_of
@@ -51,7 +52,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Blocks of one resolution that become one block; downsampling makes it one of `to_ms`."""
+    """Blocks of one resolution that become one block; downsampling makes it one of `to_ms` (`tsdb.downsample`)."""
 
     kind: Kind
     sources: tuple[BlockMeta, ...]
@@ -84,7 +85,7 @@ class SourceFailed(Corrupt):
 
 def check_ranges(ranges_ms: Sequence[int]) -> None:
     """BadData unless they ascend, each a multiple of the one before it."""
-    for narrow, wide in zip(ranges_ms, ranges_ms[1:], strict=False):
+    for narrow, wide in pairwise(ranges_ms):
         if narrow <= 0 or wide <= narrow or wide % narrow:
             raise BadData(f"compaction ranges: {wide} ms after {narrow} ms; each must be a multiple of the one before it")
 
@@ -125,21 +126,15 @@ def run(
     expired: Sequence[Tombstone] = (),
     proceed: Callable[[], None] = lambda: None,
 ) -> BlockMeta | None:
-    """The new block, complete in the bucket and checked; None where nothing of the sources is left.
+    """The new block, complete in the bucket, and checked before it came to be; None where nothing of the sources is left.
 
     `tombstones` are all that are known; those that touch a source are applied to it. `expired` are ranges of series that go by
     retention, of every source. `proceed` is called between batches and may raise to give up. The sources stay as they are.
     SourceFailed names a source that cannot be read; Unavailable.
     """
-    cache = PartCache(INDEX_CACHE_BYTES)
-    words = BATCH_WORDS // len(job.sources)
-    streams = [
-        _read(Block(bucket, meta, cache, batch_words=words), [*touching(meta, tombstones), *expired]) for meta in job.sources
-    ]
-    merged = streams[0] if len(streams) == 1 else merge_streams(streams)
-    meta = write_block(
+    return write_block(
         bucket,
-        _checked(merged, proceed),
+        read_sources(job, bucket, tombstones=tombstones, expired=expired, proceed=proceed),
         ulid=ulid,
         min_ms=job.min_ms,
         max_ms=job.max_ms,
@@ -147,30 +142,39 @@ def run(
         sources=tuple(sorted(frozenset[str]().union(*(sources_of(meta) for meta in job.sources)))),
         resolution_ms=job.resolution_ms,
         edits=edits_of(job, tombstones),
+        before_commit=lambda meta: check_written(bucket, meta),
     )
-    if meta is not None:
-        check_written(bucket, meta)
-    return meta
+
+
+def read_sources(
+    job: Job, bucket: Bucket, *, tombstones: Sequence[Tombstone], expired: Sequence[Tombstone], proceed: Callable[[], None]
+) -> Iterator[SeriesBatch]:
+    """All that is left of a job's sources, merged; arguments and errors as of `run`."""
+    cache = PartCache(INDEX_CACHE_BYTES)
+    words = BATCH_WORDS // len(job.sources)
+    streams = [
+        _read(Block(bucket, meta, cache, batch_words=words), [*touching(meta, tombstones), *expired]) for meta in job.sources
+    ]
+    for batch in streams[0] if len(streams) == 1 else merge_streams(streams):
+        proceed()
+        yield batch
 
 
 def edits_of(job: Job, tombstones: Sequence[Tombstone]) -> tuple[str, ...]:
-    """The ulids of the tombstones that do not touch the result any more; those that are known no longer need no naming."""
+    """The ulids of the tombstones that do not touch a job's result any more; those that are known no longer need no naming."""
     sources = frozenset[str]().union(*(sources_of(meta) for meta in job.sources))
     return tuple(sorted(one.ulid for one in tombstones if not sources.isdisjoint(one.blocks)))
 
 
 def check_written(bucket: Bucket, meta: BlockMeta) -> None:
-    """Corrupt unless the block in the bucket is what its writer thinks it is: its meta, the size of every object, its index.
+    """Corrupt unless the objects in the bucket are what the block's writer thinks they are: their sizes, and the index.
 
     Costs a few small reads; pages are under checksums that every reader tests.
     """
-    if read_meta(bucket, meta.ulid) != meta:
-        raise Corrupt(f"block {meta.ulid}: its meta.json is not the one that was written")
     for part in meta.objects:
         size_bytes = bucket.size(meta.key(part.name))
         if size_bytes != part.size_bytes:
             raise Corrupt(f"{meta.key(part.name)}: has {size_bytes} bytes, {part.size_bytes} were written")
-    find_object(meta, "index")
     series = Block(bucket, meta).count_series()
     if series != meta.series:
         raise Corrupt(f"block {meta.ulid}: its index has {series} series, {meta.series} were written")
@@ -201,7 +205,7 @@ def _merges(blocks: Sequence[BlockMeta], level: int, rules: _Rules) -> list[Job]
 
 
 def _windows(blocks: Sequence[BlockMeta], range_ms: int) -> Iterator[tuple[int, list[BlockMeta]]]:
-    """(end, the blocks that lie inside) of each window. The times of a downsampled block are (start, end] instead of [start, end)."""
+    """(end, the blocks that lie inside) of each window. Downsampled blocks have times (start, end] instead of [start, end)."""
     windows: dict[int, list[BlockMeta]] = {}
     for meta in blocks:
         shift_ms = 1 if meta.resolution_ms else 0
@@ -216,7 +220,7 @@ def _worth_merging(blocks: list[BlockMeta]) -> list[BlockMeta]:
 
     Downsampled blocks that overlap are not merged: two halves of a window do not add up. They are made anew from finer ones.
     """
-    if blocks[0].resolution_ms and any(left.max_ms > right.min_ms for left, right in zip(blocks, blocks[1:], strict=False)):
+    if blocks[0].resolution_ms and any(left.max_ms > right.min_ms for left, right in pairwise(blocks)):
         return []
     largest = max(blocks, key=lambda meta: meta.size_bytes)
     rest = sum(meta.size_bytes for meta in blocks) - largest.size_bytes
@@ -225,16 +229,10 @@ def _worth_merging(blocks: list[BlockMeta]) -> list[BlockMeta]:
 
 
 def _read(block: Block, tombstones: Sequence[Tombstone]) -> Iterator[SeriesBatch]:
-    """All of a source that is left; SourceFailed where it cannot be read."""
+    """All that is left of a source; SourceFailed where it cannot be read."""
     meta = block.meta
     try:
         for batch in block.select(Selection((), meta.min_ms, meta.max_ms, meta.resolution_ms)):
             yield bury(batch, tombstones, resolution_ms=meta.resolution_ms)
     except (Corrupt, NotFound, BadData) as error:
         raise SourceFailed(meta.ulid, error) from error
-
-
-def _checked(batches: Iterator[SeriesBatch], proceed: Callable[[], None]) -> Iterator[SeriesBatch]:
-    for batch in batches:
-        proceed()
-        yield batch

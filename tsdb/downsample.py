@@ -1,77 +1,87 @@
-"""Downsampling: which blocks need windows of 5 minutes and 1 hour (`plan_downsample`), and making them (`downsample_block`).
+"""Downsampling: which blocks need windows of 5 minutes and 1 hour (`plan_downsample`), and making them (`run_downsample`).
 
 A block of windows made of the samples in (start_ms, end_ms] has the times (start_ms, end_ms] itself, for a window's time is its
 end: its meta says [start_ms + 1, end_ms + 1). The sample at exactly end_ms may lie in the next block; a job names both.
 What windows are is told in `tsdb.model.windows`. Start timestamps are left out.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from tsdb.block_meta import BlockMeta
 from tsdb.block_writer import write_block
 from tsdb.bucket import Bucket
+from tsdb.compact import Job, Kind, check_written, edits_of, read_sources
 from tsdb.kernel import downsample as kernel
+from tsdb.kernel.downsample import COUNT
 from tsdb.lineage import live_blocks, sources_of
 from tsdb.merge import merge_batches
 from tsdb.model.histogram import COUNTER_RESET, GAUGE, Histograms, ragged
 from tsdb.model.series import I64, Bool, SeriesBatch
-from tsdb.model.source import Selection, Source
-from tsdb.model.windows import COUNT, RESOLUTIONS_MS, windows_of
+from tsdb.model.windows import RESOLUTIONS_MS, windows_of
+from tsdb.tombstones import Tombstone
 
 HOUR_MS = 3_600_000
 LEAST_RANGE_MS = {300_000: 40 * HOUR_MS, HOUR_MS: 240 * HOUR_MS}
 """How long a block must be for windows of each length to be made of it: Thanos's 40 h and 10 d."""
 
 
-@dataclass(frozen=True, slots=True)
-class DownsampleJob:
-    """Windows of resolution_ms to be made of all that `inputs` hold in (start_ms, end_ms].
-
-    `sources` are those of the blocks that lie in the range; one that only begins at end_ms is read, but not among them.
-    """
-
-    resolution_ms: int
-    start_ms: int
-    end_ms: int
-    inputs: tuple[BlockMeta, ...]
-    sources: tuple[str, ...]
-    level: int
-
-    @property
-    def selection(self) -> Selection:
-        """What to read of the inputs."""
-        return Selection((), self.start_ms + 1, self.end_ms + 1, self.inputs[0].resolution_ms)
-
-
-def plan_downsample(metas: Sequence[BlockMeta], *, now_ms: int, final_range_ms: int | None = None) -> list[DownsampleJob]:
+def plan_downsample(
+    metas: Sequence[BlockMeta], *, now_ms: int, skip: frozenset[str] = frozenset(), final_range_ms: int | None = None
+) -> list[Job]:
     """The jobs that blocks need, oldest first: 5 m windows of raw blocks, then 1 h windows of 5 m ones.
 
     A block is due when it is as long as LEAST_RANGE_MS, or final_range_ms, beyond which nothing is compacted; when its end has
-    passed; and when some of its sources are in no block of the next resolution, as after a late block was merged into it.
+    passed; and when some of its sources are in no block of the next resolution, as after a late block was merged into it. It is
+    the first source of its job; blocks that touch the ends of its range follow. Blocks in `skip` are not used.
     """
     jobs = []
+    live = live_blocks(metas)
     for finer_ms, resolution_ms in zip((0, *RESOLUTIONS_MS), RESOLUTIONS_MS, strict=False):
-        finer = live_blocks([meta for meta in metas if meta.resolution_ms == finer_ms])
-        made = live_blocks([meta for meta in metas if meta.resolution_ms == resolution_ms])
+        finer = [meta for meta in live if meta.resolution_ms == finer_ms]
+        made = [meta for meta in live if meta.resolution_ms == resolution_ms]
         least_ms = min(LEAST_RANGE_MS[resolution_ms], final_range_ms or LEAST_RANGE_MS[resolution_ms])
-        for meta in finer:
-            if meta.max_ms - meta.min_ms >= least_ms and meta.max_ms <= now_ms and not _covered(meta, made):
-                jobs.append(_job(meta, finer, made, resolution_ms))
+        due = [meta for meta in finer if meta.max_ms - meta.min_ms >= least_ms and meta.max_ms <= now_ms]
+        missing = [_job(meta, finer, resolution_ms) for meta in due if not _covered(meta, made)]
+        jobs += [job for job in missing if skip.isdisjoint(meta.ulid for meta in job.sources)]
     return jobs
 
 
-def downsample_block(bucket: Bucket, source: Source, job: DownsampleJob, *, ulid: str) -> BlockMeta | None:
-    """The meta of the new block, or None where there is no sample. `source` holds the inputs of the job, merged.
+def run_downsample(
+    job: Job,
+    bucket: Bucket,
+    *,
+    ulid: str,
+    tombstones: Sequence[Tombstone] = (),
+    expired: Sequence[Tombstone] = (),
+    proceed: Callable[[], None] = lambda: None,
+) -> BlockMeta | None:
+    """The new block of windows, complete and checked; None where there is no sample. Arguments and errors of `tsdb.compact.run`.
 
-    Memory is bounded by what `write_block` holds and one batch. Costs about 10 ns a sample beside reading it.
+    Memory is bounded as there. Costs about 10 ns a sample beside reading it.
     """
+    start_ms, end_ms = range_of(job)
+    merged = read_sources(job, bucket, tombstones=tombstones, expired=expired, proceed=proceed)
     return write_block(
-        bucket, downsampled(source.select(job.selection), job.resolution_ms), ulid=ulid, min_ms=job.start_ms + 1,
-        max_ms=job.end_ms + 1, level=job.level, sources=job.sources, resolution_ms=job.resolution_ms,
-    )  # fmt: skip
+        bucket,
+        downsampled((batch.clip(start_ms + 1, end_ms + 1) for batch in merged), job.to_ms),
+        ulid=ulid,
+        min_ms=start_ms + 1,
+        max_ms=end_ms + 1,
+        level=job.sources[0].level,
+        sources=_sources(job, end_ms),
+        resolution_ms=job.to_ms,
+        edits=edits_of(job, tombstones),
+        before_commit=lambda meta: check_written(bucket, meta),
+    )
+
+
+def range_of(job: Job) -> tuple[int, int]:
+    """(start_ms, end_ms) of the windows that a job makes: of samples in (start_ms, end_ms]."""
+    first_ms, last_ms = _instants(job.sources[0])
+    return first_ms // job.to_ms * job.to_ms, -(-last_ms // job.to_ms) * job.to_ms
 
 
 def downsampled(batches: Iterable[SeriesBatch], resolution_ms: int) -> Iterator[SeriesBatch]:
@@ -94,16 +104,16 @@ def downsample(batch: SeriesBatch, resolution_ms: int) -> SeriesBatch:
     return merge_batches([_float_windows(floats, resolution_ms), _natives(batch, kept, window, edges, resolution_ms)])
 
 
-def _job(meta: BlockMeta, finer: Sequence[BlockMeta], made: Sequence[BlockMeta], resolution_ms: int) -> DownsampleJob:
-    first_ms, last_ms = _instants(meta)
-    start_ms = first_ms // resolution_ms * resolution_ms
-    end_ms = -(-last_ms // resolution_ms) * resolution_ms
-    inputs = [one for one in finer if one.min_ms <= end_ms and one.max_ms > start_ms + 1]
-    inside = [one for one in inputs if one.min_ms < end_ms]
-    older = [one.level for one in made if one.min_ms <= end_ms and one.max_ms > start_ms + 1]
-    sources = sorted(frozenset[str]().union(*(sources_of(one) for one in inside)))
-    level = max([meta.level, *(level + 1 for level in older)])
-    return DownsampleJob(resolution_ms, start_ms, end_ms, tuple(inputs), tuple(sources), level)
+def _job(meta: BlockMeta, finer: Sequence[BlockMeta], resolution_ms: int) -> Job:
+    start_ms, end_ms = range_of(Job(Kind.DOWNSAMPLE, (meta,), resolution_ms))
+    near = [one for one in finer if one is not meta and one.min_ms <= end_ms and one.max_ms > start_ms + 1]
+    return Job(Kind.DOWNSAMPLE, (meta, *near), resolution_ms)
+
+
+def _sources(job: Job, end_ms: int) -> tuple[str, ...]:
+    """The level 1 blocks of all sources but of those that only begin at end_ms, of which one instant was read."""
+    inside = (sources_of(meta) for meta in job.sources if _instants(meta)[0] < end_ms)
+    return tuple(sorted(frozenset[str]().union(*inside)))
 
 
 def _instants(meta: BlockMeta) -> tuple[int, int]:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tsdb.kernel.downsample import COUNT
 from tsdb.kernel.merge import merge_runs
 from tsdb.model.estimate import Estimate, merged
 from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import I64, SeriesBatch, SeriesTable, concat_tables
 from tsdb.model.source import Selection, Source
-from tsdb.model.windows import COUNT, windows_of
+from tsdb.model.windows import windows_of
 
 U64 = np.uint64
 

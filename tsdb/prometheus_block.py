@@ -69,7 +69,7 @@ class PrometheusBlock:
         table, rows = self._rows(selection)
         index = self.index
         counts = np.diff(index.chunk_at)[rows]
-        offsets, chunk = ragged(index.chunk_at, rows)
+        _, chunk = ragged(index.chunk_at, rows)
         wanted = (index.t_max[chunk] >= selection.start_ms) & (index.t_min[chunk] < selection.end_ms)
         row = np.repeat(np.arange(len(rows)), counts)[wanted]
         chunk = chunk[wanted]

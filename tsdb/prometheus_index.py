@@ -57,7 +57,7 @@ def _symbols(data: bytes, octets: np.ndarray[tuple[int], np.dtype[np.uint8]], at
     if at + 8 + size > limit or first_damaged(octets, np.array([at + 4]), np.array([at + 4 + size])) >= 0:
         raise Corrupt(f"{key}: the symbol table of {size} bytes at byte {at} does not have its checksum")
     count, place, stop = int.from_bytes(data[at + 4 : at + 8]), at + 8, at + 4 + size
-    texts = []
+    texts: list[str] = []
     for _ in range(count):
         length = shift = 0
         while True:

@@ -53,7 +53,8 @@ def read_tombstone(bucket: Bucket, key: str) -> Tombstone:
 
 def touching(meta: BlockMeta, tombstones: Iterable[Tombstone]) -> tuple[Tombstone, ...]:
     """The tombstones that hide samples of a block: in its range, covering one of its sources, not applied to it yet."""
-    found = [one for one in tombstones if one.start_ms < meta.max_ms + meta.resolution_ms and one.end_ms > meta.min_ms]
+    first_ms = meta.min_ms - meta.resolution_ms  # a window's time is its end
+    found = [one for one in tombstones if one.start_ms < meta.max_ms and one.end_ms > first_ms]
     own = sources_of(meta) if found else frozenset()
     return tuple(one for one in found if one.ulid not in meta.edits and not own.isdisjoint(one.blocks))
 
@@ -72,10 +73,11 @@ def bury(batch: SeriesBatch, tombstones: Sequence[Tombstone], *, resolution_ms: 
     Of downsampled samples every window goes that overlaps a deleted range: no part of what was deleted is told.
     """
     keep = np.ones(batch.samples, bool)
+    first_ms = batch.t_ms - (resolution_ms - 1 if resolution_ms else 0)
     for one in tombstones:
         hit = matching_rows(batch.series, one.sets)
         if hit.any():
-            inside = (batch.t_ms >= one.start_ms) & (batch.t_ms - resolution_ms < one.end_ms)
+            inside = (batch.t_ms >= one.start_ms) & (first_ms < one.end_ms)
             keep &= ~(inside & np.repeat(hit, np.diff(batch.offsets)))
     return batch if keep.all() else batch.where(keep)
 

@@ -121,7 +121,7 @@ def queries() -> Text:
     shared = _clear_of_edges(instant_vectors(VOCABULARY, depth=2))
     known, own = vectors(3), st.builds("{}({})".format, st.sampled_from(("sort", "sort_desc")), vectors(1)) | ranges(1)
     return st.one_of(
-        *[_clear_of_edges(texts) for texts in (known, known, known, vectors(2), own)], shared, shared,
+        *[_clear_of_edges(texts) for texts in (known, known, known, known, vectors(2), own)], shared,
         _clear_of_edges(scalars(VOCABULARY, depth=2)),
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from tests.e2e.answers import ask, difference
 from tests.e2e.known_differences import KNOWN, KnownDifference, explained
 from tests.e2e.random_data import bodies
 from tests.e2e.random_queries import INSTANT_S, RANGE_S, Question, questions
+from tests.treering.server import call
 
 pytestmark = pytest.mark.skipif(not installed(PROMETHEUS), reason="prometheus is not installed")
 
@@ -54,23 +55,34 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Program,
 
 @pytest.mark.parametrize("count", [300, pytest.param(4000, marks=pytest.mark.slow)])
 def test_random_queries(servers: tuple[Program, Program], count: int, capsys: pytest.CaptureFixture[str]) -> None:
-    own, peer = servers
-    with ThreadPoolExecutor(4) as pool:
-        verdicts = [one for found in pool.map(lambda q: judge(own, peer, q), questions(count)) for one in found]
-    kinds = Counter(verdict.kind() for verdict in verdicts)
-    reasons = [(verdict, explained(verdict.text, verdict.different)) for verdict in verdicts if verdict.different]
-    known = Counter(reason for _, reason in reasons if reason)
     with capsys.disabled():
-        print(f"\n{count} random queries, {len(verdicts)} answers compared: {dict(kinds)}; differences explained: {dict(known)}")
-    open_ = [f"{verdict.path} {verdict.text}\n    {verdict.different}" for verdict, reason in reasons if not reason]
-    assert not open_, f"{len(open_)} of {len(verdicts)} differ:\n" + "\n".join(open_[:50])
-    assert kinds["answers with data"] > len(verdicts) / 2
+        print(f"\nfrom memory: {_compare(servers, questions(count))}")
 
 
 @pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.example)
 def test_known_differences_are_there(servers: tuple[Program, Program], known: KnownDifference) -> None:
     found = [verdict.different for verdict in judge(*servers, Question(known.example, 60)) if verdict.different]
     assert found and all(explained(known.example, different) == known.reason for different in found), found
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_random_queries_over_blocks(servers: tuple[Program, Program], count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(servers[0].url, "POST", "/ingester/flush").status == 204
+    with capsys.disabled():
+        print(f"\nfrom blocks: {_compare(servers, questions(count, first_seed=1_000_000))}")
+
+
+def _compare(servers: tuple[Program, Program], asked: list[Question]) -> str:
+    """Counts, in words. AssertionError with the first differences that nothing explains."""
+    with ThreadPoolExecutor(4) as pool:
+        verdicts = [one for found in pool.map(lambda question: judge(*servers, question), asked) for one in found]
+    kinds = Counter(verdict.kind() for verdict in verdicts)
+    reasons = [(verdict, explained(verdict.text, verdict.different)) for verdict in verdicts if verdict.different]
+    open_ = [f"{verdict.path} {verdict.text}\n    {verdict.different}" for verdict, reason in reasons if not reason]
+    assert not open_, f"{len(open_)} of {len(verdicts)} differ:\n" + "\n".join(open_[:50])
+    assert kinds["answers with data"] > len(verdicts) / 2
+    known = Counter(reason for _, reason in reasons if reason)
+    return f"{len(asked)} random queries, {len(verdicts)} answers compared: {dict(kinds)}; differences explained: {dict(known)}"
 
 
 def judge(own: Program, peer: Program, question: Question) -> list[Verdict]:

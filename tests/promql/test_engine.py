@@ -17,7 +17,7 @@ from tests.promql.memory import MemorySource, batch_of, source_of, texts
 from tsdb.kernel import window, window_reduce, window_rise
 from tsdb.model.errors import BadData, LimitExceeded, QueryFailed, QueryTimeout
 from tsdb.model.series import SeriesBatch
-from tsdb.model.source import Selection
+from tsdb.model.source import MAX_MS, MIN_MS, Selection
 
 OPTIONS = QueryOptions(features=ALL_FEATURES | {DELAYED_NAME_REMOVAL})
 STEPS = Steps(0, 120_000, 30_000)
@@ -56,6 +56,14 @@ def test_kinds_of_instant_answers() -> None:
     assert scalar.value.values.tolist() == [7.0]
     text = query_instant(source, '"hello"', 60_000, OPTIONS)
     assert (text.kind, text.value) == ("string", "hello")
+
+
+@pytest.mark.parametrize(
+    "query", ["y @ 9e15 offset -200y", "y @ -9e15 offset 200y", "y offset 290y", "count_over_time(y[290y] @ 9e15)"]
+)
+@pytest.mark.parametrize("at_ms", [0, MIN_MS, MAX_MS])
+def test_times_beyond_all_time_hold_nothing(query: str, at_ms: int) -> None:
+    assert len(matrix(query_instant(source_of(SCRIPT), query, at_ms, OPTIONS))) == 0
 
 
 def test_a_range_selector_gives_raw_samples() -> None:

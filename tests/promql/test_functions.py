@@ -67,6 +67,15 @@ def test_elementwise(name: str, value: float, want: float) -> None:
     assert math.copysign(1, got) == math.copysign(1, want) or math.isnan(want)
 
 
+def test_clamp_with_infinity_and_nan() -> None:
+    value, nan = matrix({"x": [-math.inf, math.inf, math.nan]}), scalar(math.nan, math.nan, math.nan)
+    infinite = scalar(-math.inf, math.inf, math.inf)
+    assert vector("clamp(x, -2, scalar(y))", value, scalar(-2, -2, -2), nan)[0][1][0] == -2
+    assert vector("clamp_max(x, scalar(y))", value, nan)[0][1][0] == -math.inf
+    assert vector("clamp_min(x, scalar(y))", value, nan)[0][1][1] == math.inf
+    assert vector("clamp_min(x, scalar(y))", value, infinite)[0][1] == [-math.inf, math.inf, math.inf]
+
+
 def test_clamp_round_and_empty_clamp() -> None:
     value = matrix({"x": [-5, 5, 50]})
     assert vector("clamp(x, 0, 10)", value, scalar(0, 0, 20), scalar(10, 10, 10)) == [("{}", [0, 5, None])]

@@ -2,7 +2,6 @@
 
 import time
 
-import numpy as np
 import pytest
 
 from promql.answer import PER_STEP_STATS, NodeStats, QueryStats
@@ -91,15 +90,10 @@ def test_the_tree_of_nodes() -> None:
 
 
 def test_a_histogram_counts_as_its_room() -> None:
-    batch = batch_of("load 10s\n  h {{schema:0 count:6 sum:3 buckets:[1 2 0 3] n_buckets:[1]}}x3")
-    assert batch.histograms is not None
-    # (168 + 8 * 5 buckets + 8 * 2 spans + 8) / 16; the empty bucket in the middle may be left out, and then parts a span in two
-    buckets = np.diff(batch.histograms.positive.offsets) + np.diff(batch.histograms.negative.offsets)
-    assert set(histogram_weights(batch.histograms).tolist()) == {
-        (168 + 40 + 16 + 8) // 16 if buckets[0] == 5 else (168 + 32 + 24 + 8) // 16
-    }
-    answer = query_instant(
-        source_of("load 10s\n  h {{schema:0 count:1 buckets:[1]}}x3"), "h", 20_000, OPTIONS, clock=time.perf_counter
-    )
+    script = "load 10s\n  h {{schema:0 count:7 sum:3 buckets:[1 2 3] n_buckets:[1]}}x3"
+    histograms = batch_of(script).histograms
+    assert histograms is not None
+    assert set(histogram_weights(histograms).tolist()) == {(168 + 8 * 4 + 8 * 2 + 8) // 16}
+    answer = query_instant(source_of(script), "h", 20_000, OPTIONS, clock=time.perf_counter)
     assert answer.stats is not None and answer.stats.per_step is not None
-    assert answer.stats.per_step.tolist() == [(168 + 8 + 8 + 8) // 16]
+    assert answer.stats.per_step.tolist() == [(168 + 8 * 4 + 8 * 2 + 8) // 16]

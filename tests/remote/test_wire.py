@@ -84,6 +84,18 @@ def test_content_types(content_type: str | None, version: int | None) -> None:
         assert write_version(content_type) == version
 
 
+def test_the_other_versions_message_is_refused() -> None:
+    body = bytes(cramjam.snappy.compress_raw(request([("__name__", "m")])))
+    with pytest.raises(BadData, match=r"2\.0: the body is a message of 1\.0"):
+        decode_write(
+            body, content_type="application/x-protobuf;proto=io.prometheus.write.v2.Request", content_encoding=None, limits=LIMITS
+        )
+    symbols = v2.Request(symbols=["", "__name__", "m"], timeseries=[v2.TimeSeries(labels_refs=[1, 2])])
+    body = bytes(cramjam.snappy.compress_raw(symbols.SerializeToString()))
+    with pytest.raises(BadData, match=r"1\.0: the body is a message of 2\.0"):
+        decode_write(body, content_type=None, content_encoding=None, limits=LIMITS)
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "zstd", "deflate", "snappy, gzip"])
 def test_encodings_are_refused_before_decoding(encoding: str) -> None:
     with pytest.raises(UnsupportedMedia, match="content encoding"):

@@ -146,7 +146,8 @@ def _histograms(now_ms: int) -> list[BadWrite]:
         native("schema 99", "schema", "99", schema=99, count_int=1, positive_spans=[(0, 1)], positive_deltas=[1]),
         native("schema -9", "schema", "-9", schema=-9, count_int=1, positive_spans=[(0, 1)], positive_deltas=[1]),
         native("spans without buckets", "spans need 4 buckets", count_int=1, positive_spans=[(0, 4)], positive_deltas=[1]),
-        native("a span of 4 billion", "spans need 4294967295 buckets", count_int=1, positive_spans=[(0, 0xFFFFFFFF)], positive_deltas=[1]),
+        native("a span of 4 billion", "spans need 4294967295 buckets", count_int=1, positive_spans=[(0, 0xFFFFFFFF)],
+               positive_deltas=[1]),
         native("a negative count", "negative", count_int=1, positive_spans=[(0, 2)], positive_deltas=[1, -5]),
         native("a negative offset", "negative", count_int=2, positive_spans=[(0, 1), (-3, 1)], positive_deltas=[1, 0]),
         native("too small a count", "observations", "Count field is 1", count_int=1, positive_spans=[(0, 1)], positive_deltas=[9]),
@@ -156,7 +157,8 @@ def _histograms(now_ms: int) -> list[BadWrite]:
                positive_spans=[(0, 1)], positive_deltas=[1]),
         native("bounds where there are none", "must not have custom bounds", count_int=1, custom_values=[1.0],
                positive_spans=[(0, 1)], positive_deltas=[1]),
-        native("in the year 5000", "too-far-in-future", t_ms=95_617_584_000_000, count_int=1, positive_spans=[(0, 1)], positive_deltas=[1]),
+        native("in the year 5000", "too-far-in-future", t_ms=95_617_584_000_000, count_int=1,
+               positive_spans=[(0, 1)], positive_deltas=[1]),
     ]  # fmt: skip
 
 

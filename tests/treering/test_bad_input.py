@@ -1,6 +1,7 @@
 """Bad input of every kind, against a real server process: each is refused with the right status and a sentence that names the
 value and the limit; meanwhile a cheap query is always answered within a second, and no tenant sees what is another's."""
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -217,9 +218,10 @@ def test_bad_parameters(program: Program, name: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/api/v1/write", 405), ("PUT", "/api/v1/write", 405), ("DELETE", "/api/v1/push", 405), ("PATCH", "/api/v1/query", 405),
-        ("DELETE", "/api/v1/series", 405), ("POST", "/metrics", 405), ("BREW", "/api/v1/query", 400), ("GET", "/api/v1/nothing", 404),
-        ("GET", "/api/v1/query/", 404), ("GET", "//api/v1/query", 404), ("GET", "/api/v1/label//values", 400), ("GET", "/..", 404),
+        ("GET", "/api/v1/write", 405), ("PUT", "/api/v1/write", 405), ("DELETE", "/api/v1/push", 405),
+        ("PATCH", "/api/v1/query", 405), ("DELETE", "/api/v1/series", 405), ("POST", "/metrics", 405),
+        ("BREW", "/api/v1/query", 400), ("GET", "/api/v1/nothing", 404), ("GET", "/api/v1/query/", 404),
+        ("GET", "//api/v1/query", 404), ("GET", "/api/v1/label//values", 400), ("GET", "/..", 404),
         ("GET", "/api/v1/../../etc/passwd", 404), ("GET", "/%2e%2e/%2e%2e/etc/passwd", 404), ("GET", "/" + "x" * 5000, 404),
         ("GET", "/api/v1/label/%ff/values", 200), ("GET", "/api/v1/label/..%2f..%2fx/values", 200),
     ],
@@ -263,10 +265,8 @@ def test_bytes_that_are_no_http(program: Program, name: str) -> None:
         connection.sendall(sent)
         connection.settimeout(10)
         answer = b""
-        try:
+        with contextlib.suppress(ConnectionResetError):
             answer = connection.recv(1000)
-        except ConnectionResetError:
-            pass
     assert not answer or answer.startswith(b"HTTP/1.1 " + status), answer
 
 
@@ -278,14 +278,16 @@ def test_a_body_that_never_comes_holds_nothing_up(program: Program) -> None:
 
 
 WALL: dict[str, tuple[list[str], int]] = {
-    "absent": ([], 401), "empty": ([""], 401), "two headers": (["team-a", "victim"], 400), "twice the same": (["victim", "victim"], 400),
-    "empty first": (["|victim"], 400), "empty last": (["victim|"], 400), "empty between": (["team-a||victim"], 400), "a bar": (["|"], 400),
-    "a slash": (["team-a/victim"], 400), "up": ([".."], 400), "here": (["."], 400), "up and across": (["../victim"], 400),
-    "down and up": (["team-a/../victim"], 400), "percent up": (["%2e%2e%2fvictim"], 400), "percent slash": (["team-a%2fvictim"], 400),
+    "absent": ([], 401), "empty": ([""], 401), "two headers": (["team-a", "victim"], 400),
+    "twice the same": (["victim", "victim"], 400), "empty first": (["|victim"], 400), "empty last": (["victim|"], 400),
+    "empty between": (["team-a||victim"], 400), "a bar": (["|"], 400), "a slash": (["team-a/victim"], 400), "up": ([".."], 400),
+    "here": (["."], 400), "up and across": (["../victim"], 400), "down and up": (["team-a/../victim"], 400),
+    "percent up": (["%2e%2e%2fvictim"], 400), "percent slash": (["team-a%2fvictim"], 400),
     "percent of a letter": (["%76ictim"], 400), "backslash": (["..\\victim"], 400), "a tab within": (["team-a\tvictim"], 400),
     "a control byte": (["victim\x01"], 400), "not ASCII": (["victim\xe9"], 400), "a colon": (["team-a:victim"], 400),
-    "a comma": (["team-a,victim"], 400), "151 bytes": (["v" * 151], 400), "reserved": (["__markers__"], 400), "a star": (["*"], 200),
-    "another case": (["VICTIM"], 200), "a quote": (["'victim'"], 200), "seventeen": (["|".join(f"t{i}" for i in range(17))], 400),
+    "a comma": (["team-a,victim"], 400), "151 bytes": (["v" * 151], 400), "reserved": (["__markers__"], 400),
+    "a star": (["*"], 200), "another case": (["VICTIM"], 200), "a quote": (["'victim'"], 200),
+    "seventeen": (["|".join(f"t{i}" for i in range(17))], 400),
 }  # fmt: skip
 READS = [
     f"/api/v1/query?query={SECRET}&time={NOW_MS / 1000}",

@@ -103,13 +103,25 @@ def test_notes_come_after_the_data_and_are_bounded() -> None:
 
 
 def test_stats_only_where_asked() -> None:
-    stats = QueryStats(samples=10, series=2, peak_samples=5, evaluation_s=0.5, sort_s=0.25)
-    answer = Answer("vector", Matrix.empty(Steps.instant(0)), stats=stats)
+    steps = Steps(0, 1500, 500)
+    counts = np.array([1, 2, 3, 4])
+    stats = QueryStats(samples=10, series=2, peak_samples=5, steps=steps, per_step=counts, tell_steps=True)
+    stats.queue_s, stats.preparation_s, stats.evaluation_s, stats.sort_s = 1.0, 0.25, 0.5, 0.125
+    answer = Answer("matrix", Matrix.empty(steps), stats=stats)
     assert b"stats" not in query_response(answer)
     told = json.loads(query_response(answer, stats="all"))["data"]["stats"]
-    assert told["samples"]["totalQueryableSamples"] == 10
-    assert told["samples"]["peakSamples"] == 5
-    assert told["timings"]["evalTotalTime"] == 0.75
+    assert list(told["samples"]) == ["totalQueryableSamplesPerStep", "totalQueryableSamples", "samplesRead", "peakSamples"]
+    assert told["samples"]["totalQueryableSamplesPerStep"] == [[0, 1], [0.5, 2], [1, 3], [1.5, 4]]
+    assert (told["samples"]["totalQueryableSamples"], told["samples"]["samplesRead"], told["samples"]["peakSamples"]) == (10, 10, 5)
+    assert told["timings"] == {
+        "evalTotalTime": 0.875,
+        "resultSortTime": 0.125,
+        "queryPreparationTime": 0.25,
+        "innerEvalTime": 0.5,
+        "execQueueTime": 1.0,
+        "execTotalTime": 1.875,
+    }
+    assert "totalQueryableSamplesPerStep" not in json.loads(query_response(answer, stats="true"))["data"]["stats"]["samples"]
 
 
 @pytest.mark.parametrize("raw", [False, True])

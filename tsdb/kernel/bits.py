@@ -1,4 +1,4 @@
-"""Reading bit by bit, most significant bit first, as Prometheus' chunks are written. A position counts bits from the buffer's start.
+"""Reading bit by bit, most significant bit first, as Prometheus' chunks are written; a position counts from the buffer's start.
 
 Nothing here looks for the end: who reads keeps MARGIN bytes behind the last one readable, and compares the position with the
 end after every sample, none of which is longer than MARGIN.

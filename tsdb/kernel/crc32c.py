@@ -55,7 +55,7 @@ def stored_crc(b, i):
 
 @njit(nogil=True, cache=True, boundscheck=True)
 def first_damaged(b, start, end):
-    """The first range number whose bytes b[start[j]:end[j]] are not followed by their checksum, -1 if none; b is u8, the others i64."""
+    """The first j whose bytes b[start[j]:end[j]] (u8; i64[n]) are not followed by their checksum, -1 if there is none."""
     for j in range(len(start)):
         if end[j] + 4 > len(b) or crc32c(b, start[j], end[j]) != stored_crc(b, end[j]):
             return j

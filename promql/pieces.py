@@ -1,0 +1,40 @@
+"""Batches cut so that the work on one is short: between two of them a query can be stopped."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from promql.matrix import Steps
+from promql.windows import Windows
+from tsdb.model.series import SeriesBatch
+
+MAX_WORK = 4_000_000
+"""Samples looked at and cells made for one piece: a few milliseconds, or 150 where each window has to be sorted."""
+
+
+def instant_pieces(batches: Iterator[SeriesBatch], steps: Steps) -> Iterator[SeriesBatch]:
+    """The same series for an instant selector at the steps."""
+    for batch in batches:
+        yield from _cut(batch, batch.samples + len(batch) * len(steps))
+
+
+def range_pieces(batches: Iterator[SeriesBatch], windows: Windows, *, once: bool) -> Iterator[SeriesBatch]:
+    """The same series for a range selector; `once`: a function that looks at each sample once, in however many windows it is."""
+    for batch in batches:
+        overlap = 1.0 if once else max(1.0, windows.range_ms / _distance_ms(windows))
+        yield from _cut(batch, batch.samples * overlap + len(batch) * len(windows.ends_ms))
+
+
+def _distance_ms(windows: Windows) -> int:
+    """How far the windows are apart; where all are the same the range itself."""
+    ends_ms = windows.ends_ms
+    return max(int(ends_ms[-1] - ends_ms[0]) // max(len(ends_ms) - 1, 1), 1) if ends_ms[-1] > ends_ms[0] else windows.range_ms
+
+
+def _cut(batch: SeriesBatch, work: float) -> Iterator[SeriesBatch]:
+    count = min(len(batch), int(work // MAX_WORK) + 1)
+    if count <= 1:
+        yield batch
+        return
+    for rows in np.array_split(np.arange(len(batch)), count):
+        yield batch.take(rows)
