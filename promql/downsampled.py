@@ -11,7 +11,7 @@ from promql.matrix import F64, I64, Bool
 from promql.resolution import EXACT_NATIVE, INSTANT, Read
 from promql.windows import Windows, keep_samples
 from tsdb.kernel import window_merge as kernel
-from tsdb.kernel.downsample import COUNT
+from tsdb.kernel.downsample import COUNT, MAX, MIN, SUM
 from tsdb.model.series import SeriesBatch
 from tsdb.model.windows import last_times, last_values
 
@@ -67,6 +67,15 @@ def note_approximated(func: str, batch: SeriesBatch, read: Read, span: Span, not
     if batch.resolution_ms == 0:
         return
     native = batch.histogram_at is not None and bool(np.any(batch.histogram_at >= 0))
-    if batch.resolution_ms > read.exact_ms or (native and func != INSTANT and func not in EXACT_NATIVE):
+    rough = native and func != INSTANT and func not in EXACT_NATIVE
+    if batch.resolution_ms > read.exact_ms or rough or (func == "avg_over_time" and _overflowed(batch)):
         what = func if func == INSTANT else f"{func}()"
         notes.info(f"{what} over samples downsampled to {format_duration_ms(batch.resolution_ms)} is approximated", span)
+
+
+def _overflowed(batch: SeriesBatch) -> bool:
+    """Whether the sum of any window is infinite though none of its values is."""
+    if batch.windows is None:
+        return False
+    sums, low, high = batch.windows[SUM], batch.windows[MIN], batch.windows[MAX]
+    return bool(np.any(np.isinf(sums) & np.isfinite(low) & np.isfinite(high)))

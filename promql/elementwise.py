@@ -45,12 +45,16 @@ def apply(name: str, vector: Matrix) -> Matrix:
 def clamp(vector: Matrix, *, low: F64, high: F64) -> Matrix:
     """Each float held in low[j]..high[j] at step j; none at the steps where high is below low.
 
-    By Go's Min and Max: the infinity that settles the matter comes before NaN.
+    By Go's Min and Max: the infinity that settles the matter comes before NaN, and 0 is greater than -0.
     """
     with np.errstate(all="ignore"):
-        cut = np.where((high == -np.inf) | (vector.values == -np.inf), -np.inf, np.minimum(high, vector.values))
-        out = floats_only(vector, np.where((low == np.inf) | (cut == np.inf), np.inf, np.maximum(low, cut)))
+        out = floats_only(vector, _greater(low, -_greater(-high, -vector.values)))
     return non_empty(replace(out, present=out.present & ~(high < low)))
+
+
+def _greater(one: F64, other: F64) -> F64:
+    greater = np.where((one == np.inf) | (other == np.inf), np.inf, np.maximum(one, other))
+    return np.where(greater == 0, greater + np.where(one == 0, one, other), greater)
 
 
 def round_to(vector: Matrix, nearest: F64) -> Matrix:

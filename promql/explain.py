@@ -187,7 +187,7 @@ def _notes(node: NodeStats, steps: int, steps_above: int) -> Iterator[str]:
         yield f"the same at all {steps_above} steps: evaluated once"
     if node.streamed:
         yield "a batch of series at a time"
-    if isinstance(node.expr, Aggregate) and any(part.streamed and part.expr is node.expr.expr for part in node.parts):
+    if isinstance(node.expr, Aggregate) and any(part.streamed for part in node.parts):
         yield "folds batches into groups as they come"
 
 

@@ -39,8 +39,6 @@ def measured_stream(ev: Evaluation, expr: Expr, steps: Steps, matrices: Iterator
     """The same batches, with a node of the statistics for them, unless they make up the value that is being measured."""
     whole = ev.node is not None and ev.node.expr is expr and not ev.node.streamed
     if ev.clock is None or whole:
-        if whole and ev.node is not None:
-            ev.node.streamed = True
         yield from matrices
         return
     node = _attach(ev, expr, steps)

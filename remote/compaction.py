@@ -14,7 +14,8 @@ from tsdb.block_meta import META, BlockMeta, new_ulid
 from tsdb.bucket import Bucket
 from tsdb.bucket_index import SKEW_MS, STALE_MS, Inventory, scan_bucket, write_index
 from tsdb.compact import RANGES_MS, SETTLE_MS, Job, Kind, SourceFailed, check_ranges, plan, run
-from tsdb.lineage import live_blocks
+from tsdb.downsample import plan_downsample, run_downsample
+from tsdb.lineage import is_made_of, live_blocks
 from tsdb.marks import DeletionMark, NoCompactMark, put_deletion_mark, put_no_compact_mark
 from tsdb.model.errors import BadData, Corrupt, NotFound, TreeringError, Unavailable
 from tsdb.model.matcher import Matcher
@@ -129,7 +130,9 @@ class TenantWork:
             return
         self.mark_expired()
         self.mark_replaced()
-        jobs = [*self.plan(rewrite_after_ms=self._duty.options.rewrite_after_ms), *self.plan_expired()]
+        self.mark_outdated()
+        merges = self.plan(rewrite_after_ms=self._duty.options.rewrite_after_ms)
+        jobs = [*merges, *self.plan_expired(), *self.plan_windows()]
         left = self._duty.options.jobs_per_tick - len(self._report.made)
         self.run_jobs(jobs, limit=left)
         self.write_index()
@@ -174,6 +177,11 @@ class TenantWork:
                     jobs.append(Job(Kind.REWRITE, (meta,)))
         return jobs
 
+    def plan_windows(self) -> list[Job]:
+        """The downsampling that is due."""
+        skip = frozenset(self._place.inventory.no_compact)
+        return plan_downsample(self.live(), now_ms=self._now_ms, skip=skip, final_range_ms=self._duty.options.ranges_ms[-1])
+
     def live(self) -> list[BlockMeta]:
         inventory = self._place.inventory
         return [meta for meta in live_blocks(inventory.metas.values()) if meta.ulid not in inventory.deletions]
@@ -213,7 +221,8 @@ class TenantWork:
     def run_job(self, job: Job, ulids: frozenset[str]) -> None:
         """Makes the job's block and marks its sources; a failure is told and the job waits, a bad source is marked."""
         try:
-            meta = run(
+            make = run_downsample if job.kind == Kind.DOWNSAMPLE else run
+            meta = make(
                 job,
                 self._bucket,
                 ulid=new_ulid(self._now_ms, self._duty.entropy(10)),
@@ -233,7 +242,7 @@ class TenantWork:
         if meta is not None:
             self._place.inventory = self._place.inventory.with_block(meta)
         self._report.made.append((self._tenant, job, meta))
-        for source in job.sources:
+        for source in job.sources if job.kind != Kind.DOWNSAMPLE else ():
             self.mark(
                 source.ulid, f"{job.kind} into {meta.ulid}" if meta else f"{job.kind} left nothing", replaced=meta is not None
             )
@@ -259,6 +268,13 @@ class TenantWork:
         inventory = self._place.inventory
         for meta in unmarked_and_replaced(inventory, live_blocks(inventory.metas.values())):
             self.mark(meta.ulid, "replaced", replaced=True)
+
+    def mark_outdated(self) -> None:
+        """Marks windows that a deletion touches where there are finer blocks to make them of anew."""
+        live, tombstones = self.live(), tuple(self._place.inventory.tombstones.values())
+        for meta in [meta for meta in live if meta.resolution_ms and touching(meta, tombstones)]:
+            if is_made_of(meta, live):
+                self.mark(meta.ulid, "samples deleted: made anew of finer ones", replaced=False)
 
     def mark(self, ulid: str, reason: str, *, replaced: bool) -> None:
         mark = DeletionMark(ulid, self._now_ms, reason, replaced)

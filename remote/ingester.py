@@ -5,6 +5,7 @@ with one tenant (a log that cannot be read, a bucket that refuses) is told with 
 """
 
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from tsdb.model.errors import BadData, LimitExceeded, TreeringError, Unavailable
 from tsdb.model.matcher import Matcher
 from tsdb.model.source import Source
 from tsdb.model.write import Metadata, PushResult, WriteBatch
+from tsdb.tombstones import Tombstone
 
 Announce = Callable[[str, BlockMeta], None]
 
@@ -134,6 +136,25 @@ class Ingester:
     def flush(self, now_ms: int, tenant: str | None = None) -> TickReport:
         """Puts everything in memory into blocks, of one tenant or of all."""
         return self._each(self.tenants() if tenant is None else [tenant], now_ms, lambda store: store.flush(now_ms))
+
+    def bury(self, tenant: str, tombstone: Tombstone) -> None:
+        """Hides what a tombstone deletes of the blocks that were just flushed; memory must have been flushed before."""
+        store = self._known(tenant)
+        if store is not None:
+            store.bury(tombstone)
+
+    def forget(self, tenant: str) -> None:
+        """Deletes all that is here of a tenant, its log included."""
+        place = self._tenants.get(tenant)
+        if place is None:
+            return
+        with place.lock:
+            if place.store is not None:
+                place.store.close()
+            place.store, place.broken = None, ""
+            shutil.rmtree(self._directory / tenant, ignore_errors=True)
+            with self._lock:
+                self._tenants.pop(tenant, None)
 
     def shutdown(self, now_ms: int, *, flush: bool = True) -> TickReport:
         """Takes no more writes, flushes if asked, and closes all heads. What the bucket refused is in the logs."""

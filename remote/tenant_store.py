@@ -5,7 +5,7 @@ After a crash between the last two it is in both, which merging does not notice.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from tsdb.merge import merge_streams, merge_tables
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS, Selection, Source
 from tsdb.model.write import PushResult, WriteBatch
+from tsdb.tombstones import BuriedSource, Tombstone, touching
 
 KEEP_FLUSHED_MS = 15 * 60_000
 """How long a flushed block is still answered from here: three refreshes of a store gateway that looks every 5 minutes. 0 where
@@ -77,6 +78,7 @@ class TenantStore:
         self._flushing = threading.Lock()
         self._flush: _Flush | None = None
         self._recent: tuple[_Recent, ...] = ()
+        self._tombstones: tuple[Tombstone, ...] = ()
         self._boundary_ms: int | None = None
         self._cut_at_ms, self._samples_then = now_ms, 0
         self._pushed_ms = now_ms
@@ -122,6 +124,11 @@ class TenantStore:
     def is_empty(self) -> bool:
         """Whether every sample is in blocks that others answer for."""
         return not self._recent and self.head.stats().samples == 0 and not self.head.cuts
+
+    def bury(self, tombstone: Tombstone) -> None:
+        """Hides what a tombstone deletes of the blocks that are answered from here."""
+        with self._flushing:
+            self._tombstones = (*self._tombstones, tombstone)
 
     def close(self) -> None:
         """Closes the head; what is in it is in its WAL."""
@@ -169,11 +176,17 @@ class TenantStore:
 
     def _forget_recent(self, now_ms: int) -> None:
         self._recent = tuple(one for one in self._recent if now_ms - one.written_ms < self._keep_ms)
+        self._tombstones = tuple(one for one in self._tombstones if any(touching(recent.meta, [one]) for recent in self._recent))
 
     def _recent_sources(self, selection: Selection) -> list[Source]:
         recent = {one.meta.ulid: one for one in self._recent}
         chosen = choose_blocks([one.meta for one in recent.values()], selection)
-        return [GuardedBlock(meta.ulid, recent[meta.ulid].block) for meta in chosen]
+        return [GuardedBlock(meta.ulid, _buried(recent[meta.ulid].block, self._tombstones)) for meta in chosen]
+
+
+def _buried(block: Block, tombstones: Sequence[Tombstone]) -> Source:
+    touched = touching(block.meta, tombstones)
+    return BuriedSource(block, touched, block.meta) if touched else block
 
 
 def _occupied(cut: Cut, range_ms: int) -> np.ndarray:

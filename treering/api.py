@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 
+from treering.api_admin import AdminApi
 from treering.api_explain import ExplainApi
 from treering.api_query import QueryApi
 from treering.api_series import SeriesApi
@@ -17,6 +18,7 @@ PREFIXES = ("/api/v1", "/prometheus/api/v1", "/api/prom/api/v1")
 
 READ = frozenset({"GET", "POST"})
 GET = frozenset({"GET"})
+CHANGE = frozenset({"POST", "PUT"})
 POST = frozenset({"POST"})
 
 
@@ -25,7 +27,7 @@ def make_app(node: Node) -> App:
     config = node.config
     queries = ThreadPoolExecutor(config.max_concurrent_queries, "query")
     admin = ThreadPoolExecutor(4, "admin")
-    routes = [*_write_routes(node, admin), *_read_routes(node, queries), *_status_routes(node, admin)]
+    routes = [*_write_routes(node, admin), *_read_routes(node, queries), *_status_routes(node, admin), *_admin_routes(node, admin)]
     return App(routes, node.telemetry)
 
 
@@ -57,6 +59,19 @@ def _read_routes(node: Node, queries: Executor) -> Iterator[Route]:
     for prefix in PREFIXES:
         for path, handler in handlers.items():
             yield Route(f"{prefix}/{path}", READ, threaded(queries, handler), gate)
+
+
+def _admin_routes(node: Node, admin: Executor) -> Iterator[Route]:
+    api, gate = AdminApi(node), Gate(16)
+    for prefix in PREFIXES:
+        for path, methods, handler in (
+            ("admin/tsdb/delete_series", CHANGE, api.delete_series),
+            ("admin/tsdb/clean_tombstones", CHANGE, api.clean_tombstones),
+            ("admin/delete_tenant", POST, api.delete_tenant),
+            ("admin/delete_tenant_status", GET, api.delete_tenant_status),
+            ("blocks", GET, api.blocks),
+        ):
+            yield Route(f"{prefix}/{path}", methods, threaded(admin, handler), gate)
 
 
 def _status_routes(node: Node, admin: Executor) -> Iterator[Route]:

@@ -132,7 +132,7 @@ def _respond(request: Request, answer: Answer, query: Query) -> Response:
         from treering.result import Result
 
         return Response(body=Result.of(answer).to_ipc(), content_type=ARROW)
-    return Response(body=query_response(answer, at_ms=query.start_ms, stats=query.stats))
+    return Response(body=query_response(answer, at_ms=query.start_ms, stats=query.stats, deadline=request.check_canceled))
 
 
 def _wants_arrow(request: Request) -> bool:

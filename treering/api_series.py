@@ -31,7 +31,7 @@ class SeriesApi:
 
     def series(self, request: Request) -> Response:
         """GET/POST series: the label sets that match."""
-        sets = _matcher_sets(request)
+        sets = matcher_sets(request)
         if not sets:
             raise BadData("no match[] parameter provided")
         rows = self._table(request, sets).rows()
@@ -39,7 +39,7 @@ class SeriesApi:
 
     def labels(self, request: Request) -> Response:
         """GET/POST labels: the names in use."""
-        table = self._table(request, _matcher_sets(request))
+        table = self._table(request, matcher_sets(request))
         return _listing(names_of(table), limit_of(request))
 
     def label_values(self, request: Request) -> Response:
@@ -47,7 +47,7 @@ class SeriesApi:
         name = unescape_name(request.captures["name"])
         if not name:
             raise BadData('invalid label name: ""')
-        table = self._table(request, _matcher_sets(request))
+        table = self._table(request, matcher_sets(request))
         return _listing(values_of(table, name), limit_of(request))
 
     def metadata(self, request: Request) -> Response:
@@ -65,7 +65,7 @@ class SeriesApi:
         """GET/POST query_exemplars: the exemplars of the selectors in a query."""
         text = request.param("query") or ""
         self.node.check_query_size(text)
-        start_ms, end_ms = _range(request)
+        start_ms, end_ms = time_range(request)
         tree = parse(text, features=self.node.features)
         sets = [node.matchers for node in walk(tree) if isinstance(node, VectorSelector)]
         tenants = self.node.tenants_of(request.headers)
@@ -84,7 +84,7 @@ class SeriesApi:
 
     def _table(self, request: Request, sets: list[tuple[Matcher, ...]]) -> SeriesTable:
         """The series that match any of the sets, each once."""
-        start_ms, end_ms = _range(request)
+        start_ms, end_ms = time_range(request)
         source = self.node.source(self.node.tenants_of(request.headers))
         return union_of(source, sets or [()], start_ms=start_ms, end_ms=end_ms)
 
@@ -109,7 +109,8 @@ def unescape_name(name: str) -> str:
     return "".join(out)
 
 
-def _matcher_sets(request: Request) -> list[tuple[Matcher, ...]]:
+def matcher_sets(request: Request) -> list[tuple[Matcher, ...]]:
+    """The `match[]` parameters. BadData names the one that is no selector."""
     texts = request.params.get("match[]", [])
     if len(texts) > MAX_MATCHER_SETS:
         raise BadData(f'invalid parameter "match[]": {len(texts)} selectors, over the limit of {MAX_MATCHER_SETS}')
@@ -119,7 +120,8 @@ def _matcher_sets(request: Request) -> list[tuple[Matcher, ...]]:
         raise BadData(f'invalid parameter "match[]": {error}') from None
 
 
-def _range(request: Request) -> tuple[int, int]:
+def time_range(request: Request) -> tuple[int, int]:
+    """(start_ms, end_ms), both inside; all of time where a side was not sent."""
     start, end = request.param("start"), request.param("end")
     start_ms = parse_time_ms(start, name="start") if start else MIN_MS
     end_ms = parse_time_ms(end, name="end") if end else MAX_MS

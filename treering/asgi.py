@@ -68,6 +68,11 @@ class Request:
         values = self.headers.get(name)
         return values[0] if values else None
 
+    def check_canceled(self) -> None:
+        """Raises QueryCanceled once the client has left."""
+        if self.canceled.is_set():
+            raise QueryCanceled("the client left before its answer was ready")
+
     def param(self, name: str) -> str | None:
         """The first value of a parameter, None if it was not sent."""
         values = self.params.get(name)
@@ -251,7 +256,7 @@ def _merge_params(request: Request, *, takes_forms: bool) -> dict[str, list[str]
     params = _parse_form(request.query_string)
     if (
         takes_forms
-        and request.method == "POST"
+        and request.method in ("POST", "PUT")
         and (request.header("content-type") or "").startswith("application/x-www-form-urlencoded")
     ):
         try:

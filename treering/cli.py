@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from treering.cli_transfer import add_transfer_commands
 from tsdb.model.errors import TreeringError
 
 Options = Callable[[Callable[..., None]], Callable[..., None]]
@@ -28,6 +29,9 @@ def main() -> None:
 
     Without a command it serves: remote write in, PromQL out, data in ./treering-data, on http://127.0.0.1:9009.
     """
+
+
+add_transfer_commands(main)
 
 
 def told(command: Callable[..., None]) -> Callable[..., None]:

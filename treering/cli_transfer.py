@@ -1,4 +1,4 @@
-"""`treering import` and `treering export`: the options; what they mean is in `treering.import_command` and `treering.export_command`."""
+"""The options of `treering import` and `treering export`; what they do is in `import_command` and `export_command`."""
 
 import sys
 from collections.abc import Callable
@@ -74,8 +74,13 @@ def import_mimir(source: str, **flags: Any) -> None:
 @import_group.command("openmetrics")
 @click.argument("source")
 @import_options
-@click.option("--timestamps", type=click.Choice(["auto", "s", "ms"]), default="auto", show_default=True,
-              help="Unit of the times; auto takes seconds where the file ends with # EOF, else milliseconds.")  # fmt: skip
+@click.option(
+    "--timestamps",
+    type=click.Choice(["auto", "s", "ms"]),
+    default="auto",
+    show_default=True,
+    help="Unit of the times; auto takes seconds where the file ends with # EOF, else milliseconds.",
+)
 def import_openmetrics(source: str, **flags: Any) -> None:
     """OpenMetrics or Prometheus text with times (a file, or - for standard input)."""
     _import("openmetrics", source, flags)
@@ -87,8 +92,13 @@ def table_options(command: Command) -> Command:
             click.option("--time", default="time", show_default=True, metavar="COLUMN", help="The column of times."),
             click.option("--value", default="value", show_default=True, metavar="COLUMN", help="The column of values."),
             click.option("--metric", metavar="NAME", help="The metric name, where no column __name__ tells it."),
-            click.option("--time-unit", type=click.Choice(["s", "ms", "us", "ns"]), default="s", show_default=True,
-                         help="Unit of times that are plain numbers."),  # fmt: skip
+            click.option(
+                "--time-unit",
+                type=click.Choice(["s", "ms", "us", "ns"]),
+                default="s",
+                show_default=True,
+                help="Unit of times that are plain numbers.",
+            ),
         ]
     ):
         command = option(command)
@@ -117,7 +127,9 @@ def import_parquet(source: str, **flags: Any) -> None:
 def export_options(command: Command) -> Command:
     for option in reversed(
         [
-            click.option("--match", "matches", metavar="SELECTOR", multiple=True, required=True, help="Such series; any may match."),
+            click.option(
+                "--match", "matches", metavar="SELECTOR", multiple=True, required=True, help="Such series; any may match."
+            ),
             click.option("--start", metavar="TIME", help="Samples from here on (default the beginning)."),
             click.option("--end", metavar="TIME", help="Samples before this (default now)."),
             click.option("-o", "--output", metavar="FILE", required=True, help="Where to; - is standard output."),

@@ -47,6 +47,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """`commit`: an answered write survives power loss. `os`: it survives the process only; faster."""
     block_range_s: float = 7200
     block_refresh_s: float = 30
+    compact_s: float = 30
+    """How often the compactor looks for work; 0 = never."""
+    compaction_scan_s: float = 300
+    """How often it lists a tenant's blocks anew."""
+    compaction_ranges_s: tuple[float, ...] = (7200, 43200, 86400, 604800, 2419200)
+    ignore_deleted_s: float = 3600
+    """How long readers go on reading a block after others have replaced it: more than three refreshes."""
+    deletion_delay_s: float = 43200
+    """How long such a block stays in the bucket: longer than readers read it."""
+    incomplete_upload_s: float = 86400
+    """How old an upload is taken to be abandoned."""
+    index_cache_bytes: int = 128 << 20
+    page_cache_bytes: int = 128 << 20
     keep_flushed_s: float = 0
     """How long an ingester still answers for blocks it has written; only needed where readers in other processes refresh later."""
     tick_s: float = 5

@@ -14,7 +14,7 @@ from tsdb.prometheus_meta import PrometheusMeta, find_prometheus_blocks, read_pr
 
 
 def find_blocks(bucket: Bucket, prefix: str = "") -> list[str]:
-    """The folders of all blocks below a prefix that no deletion mark is on; [""] if the place itself is a block. BadData if none."""
+    """The folders of all blocks below a prefix that have no deletion mark; [""] if the place itself is a block. BadData if none."""
     found = [""] if not prefix and bucket.exists(META) else find_prometheus_blocks(bucket, prefix)
     if not found:
         raise BadData(f"no block {'below ' + prefix if prefix else 'there'}: want folders named by ulids, each with a {META}")

@@ -115,8 +115,8 @@ def _as_file(source: str, kind: str) -> Iterator[str]:
 def _tell(report: ImportReport, tenant: str, progress: Progress, *, dry_run: bool) -> None:
     did = "would become" if dry_run else "became"
     click.echo(
-        f"tenant {tenant}: {progress.text()}; up to {report.series:,} series a part, {report.parts} parts {did} {report.blocks} blocks"
-        f" from {utc_text(report.min_ms)} to {utc_text(report.max_ms)}; {report.skipped} parts were imported before"
+        f"tenant {tenant}: {progress.text()}; {report.parts} parts of up to {report.series:,} series {did} {report.blocks} blocks, "
+        f"{utc_text(report.min_ms)} to {utc_text(report.max_ms)}; {report.skipped} parts were imported before"
     )
     for failure in report.failures[:SHOWN_FAILURES]:
         click.echo(f"not imported: {failure.name}: {failure.problem}", err=True)

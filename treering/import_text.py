@@ -30,11 +30,14 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 def text_parts(path: Path, wanted: Wanted, *, timestamps: str = "auto") -> Iterator[Part]:
-    """The parts of a file; `timestamps` is "s", "ms" or "auto": seconds where the file ends as OpenMetrics does, else milliseconds."""
+    """The parts of a file; `timestamps` is "s", "ms" or "auto": seconds if the file ends as OpenMetrics does, else milliseconds."""
     scale = 1000.0 if timestamps == "s" or (timestamps == "auto" and _is_openmetrics(path)) else 1.0
     for start, end, digest in line_ranges(path, PART_BYTES):
         yield Part(
-            f"{path} bytes {start} to {end}", fingerprint("text", digest, scale), end - start, _opener(path, start, end, scale, wanted)
+            f"{path} bytes {start} to {end}",
+            fingerprint("text", digest, scale),
+            end - start,
+            _opener(path, start, end, scale, wanted),
         )
 
 
@@ -78,7 +81,12 @@ def parse_text(data: bytes, *, scale: float, where: str) -> SeriesBatch:
     b = np.zeros(len(data) + MARGIN, np.uint8)
     b[: len(data)] = np.frombuffer(data, np.uint8)
     lines = data.count(b"\n") + 1
-    start, end, t_ms, slow = np.empty(lines, np.int64), np.empty(lines, np.int64), np.empty(lines, np.int64), np.empty((3, lines), np.int64)
+    start, end, t_ms, slow = (
+        np.empty(lines, np.int64),
+        np.empty(lines, np.int64),
+        np.empty(lines, np.int64),
+        np.empty((3, lines), np.int64),
+    )
     hashes, values = np.empty(lines, np.uint64), np.empty(lines)
     samples, slow_values, fault, bad = exposition.scan_exposition(
         b, 0, len(data), scale, start, end, hashes, values, t_ms, slow
@@ -133,7 +141,11 @@ def _read_slow(b: np.ndarray[tuple[int], np.dtype[np.uint8]], slow: I64, values:
 
 
 def _group(
-    b: np.ndarray[tuple[int], np.dtype[np.uint8]], start: I64, end: I64, hashes: np.ndarray[tuple[int], np.dtype[np.uint64]], where: str
+    b: np.ndarray[tuple[int], np.dtype[np.uint8]],
+    start: I64,
+    end: I64,
+    hashes: np.ndarray[tuple[int], np.dtype[np.uint64]],
+    where: str,
 ) -> tuple[I64, I64]:
     """(series i64[m] of each sample, first sample i64[n] of each series), by the bytes of the series."""
     if len(hashes) == 0:

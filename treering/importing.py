@@ -20,7 +20,7 @@ from tsdb.bucket import Bucket
 from tsdb.bucket_index import add_news
 from tsdb.compact import RANGES_MS
 from tsdb.merge import MergeSource
-from tsdb.model.errors import BadData, Corrupt, NotFound, TreeringError, Unavailable
+from tsdb.model.errors import BadData, Corrupt, NotFound
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import Selection
 from tsdb.sealed import seal, unseal
@@ -89,7 +89,7 @@ def import_parts(
 
     Unavailable if the bucket, or the source's, cannot answer.
     """
-    report = ImportReport()
+    report, writer = ImportReport(), ""
     for part in parts:
         key = MARKERS + fingerprint(part.fingerprint, options.wanted.text())
         if not options.dry_run and _is_done(bucket, key):
@@ -97,13 +97,18 @@ def import_parts(
             progress.skip(part)
             continue
         progress.begin(part)
+        writer = writer or f"import-{key[-12:]}"
         try:
-            _import_part(bucket, part, key, options, report, progress, now_ms)
-        except Unavailable:
-            raise
-        except TreeringError as error:
+            content = part.open()
+            metas, digest = _import_part(bucket, part, content, key, options, progress)
+        except (BadData, Corrupt, NotFound) as error:
             report.failures.append(Failure(part.name, str(error)))
             progress.fail(part, str(error))
+        else:
+            if not options.dry_run:
+                add_news(bucket, metas, writer=writer, now_ms=now_ms())
+                bucket.put(key, seal(Marker(part.name, tuple(meta.ulid for meta in metas), digest.samples, digest.series)))
+            report.add(content, len(_windows(content)) if options.dry_run else len(metas), digest)
         progress.end(part)
     return report
 
@@ -125,26 +130,28 @@ def windows_of(min_ms: int, max_ms: int) -> list[tuple[int, int]]:
     return [(n * width_ms, (n + 1) * width_ms) for n in range(first, last + 1)]
 
 
+def _windows(content: Content) -> list[tuple[int, int]]:
+    return windows_of(content.min_ms, content.max_ms) if content.max_ms > content.min_ms else []
+
+
 def _import_part(
-    bucket: Bucket, part: Part, key: str, options: ImportOptions, report: ImportReport, progress: Progress, now_ms: Callable[[], int]
-) -> None:
-    content = part.open()
-    windows = windows_of(content.min_ms, content.max_ms) if content.max_ms > content.min_ms else []
+    bucket: Bucket, part: Part, content: Content, key: str, options: ImportOptions, progress: Progress
+) -> tuple[list[BlockMeta], Digest]:  # fmt: skip
+    """(metas of the part's blocks, what was read); no block on a dry run. Corrupt where what is read back is not what was written."""
+    windows = _windows(content)
     digest, metas = Digest(), []
     for at in range(0, len(windows), MAX_WRITERS):
         group = windows[at : at + MAX_WRITERS]
-        batches = _counted(content.read(group[0][0], group[-1][1]), digest, progress, part, share=len(group) / len(windows))
+        read = content.read(group[0][0], group[-1][1])
+        batches = _counted(read, digest, progress, part, share=len(group) / len(windows))
         if options.dry_run:
             for _ in batches:
                 pass
         else:
             metas += _write_blocks(bucket, batches, group, key)
-    if not options.dry_run:
-        if options.verify:
-            _verify(bucket, metas, digest, part)
-        add_news(bucket, metas, writer=f"import-{key[-12:]}", now_ms=now_ms())
-        bucket.put(key, seal(Marker(part.name, tuple(meta.ulid for meta in metas), digest.samples, digest.series)))
-    report.add(content, len(metas), digest)
+    if options.verify and not options.dry_run:
+        _verify(bucket, metas, digest, part)
+    return metas, digest
 
 
 def _counted(
@@ -156,9 +163,7 @@ def _counted(
         yield batch
 
 
-def _write_blocks(
-    bucket: Bucket, batches: Iterator[SeriesBatch], windows: Sequence[tuple[int, int]], key: str
-) -> list[BlockMeta]:
+def _write_blocks(bucket: Bucket, batches: Iterator[SeriesBatch], windows: Sequence[tuple[int, int]], key: str) -> list[BlockMeta]:
     """The metas of the new blocks, one a window that has samples."""
     writers = [BlockWriter(bucket, ulid=_ulid(key, start), min_ms=start, max_ms=end) for start, end in windows]
     for batch in batches:

@@ -4,11 +4,11 @@ Labels and native histograms become text here, the samples in one kernel (`tsdb.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -32,18 +32,23 @@ CHUNK_POINTS = 1 << 16
 """Pairs made into text at a time: their buffer takes 4 MB, which stays in cache."""
 
 
-def query_response(answer: Answer, *, at_ms: int = 0, stats: str = "") -> bytes:
+def query_response(answer: Answer, *, at_ms: int = 0, stats: str = "", deadline: Callable[[], None] = lambda: None) -> bytes:
     """The whole body: status, data, then warnings and infos.
 
     `at_ms` is the time of an instant query, which only a string answer does not know by itself. `stats` is the request's
     parameter: anything but "" asks for the numbers, "all" also for those of single steps.
+    `deadline` is called between two pieces of the text and ends it by raising.
     """
     head = b'{"status":"success","data":{"resultType":"%b","result":' % answer.kind.encode()
     told = b',"stats":' + stats_json(answer.stats, each_step=stats == "all") if stats and answer.stats is not None else b""
-    return b"".join([head, *result_parts(answer, at_ms), told, b"}", notes_json(answer.warnings, answer.infos), b"}"])
+    parts = [head]
+    for part in result_parts(answer, at_ms):
+        deadline()
+        parts.append(part)
+    return b"".join([*parts, told, b"}", notes_json(answer.warnings, answer.infos), b"}"])
 
 
-def result_parts(answer: Answer, at_ms: int) -> list[bytes]:
+def result_parts(answer: Answer, at_ms: int) -> Iterable[bytes]:
     """The `result` of an answer, in pieces."""
     value = answer.value
     if isinstance(value, str):
@@ -123,7 +128,7 @@ def _matrix_points(matrix: Matrix) -> _Points:
     return _Points(matrix.series, counts, at.ravel()[keep], matrix.steps.ms, values, natives, matrix.histograms)
 
 
-def _series_parts(points: _Points, *, many: bool) -> list[bytes]:
+def _series_parts(points: _Points, *, many: bool) -> Iterable[bytes]:
     """`[{"metric":{…},"values":[…]},…]`, or with one `value` a series; series without a sample are left out."""
     natives: list[bytes] | None = None
     counts = np.diff(points.offsets)
@@ -142,7 +147,7 @@ def _series_parts(points: _Points, *, many: bool) -> list[bytes]:
         opening, closing = ((b',"values":[', b"]") if many else (b',"value":', b"")) if floats_of[i] else (b"", b"")
         texts += [metric + opening, closing + native + b"}" + comma]
     starts = np.concatenate([points.offsets[rows], points.offsets[-1:]])  # rows left out have no float either
-    return [b"[", *_chunks(texts, starts, points), b"]"]
+    return chain([b"["], _chunks(texts, starts, points), [b"]"])
 
 
 def _chunks(texts: list[bytes], offsets: I64, points: _Points) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 import msgspec
 
 from remote.limits import Limits, LimitsTable
+from remote.retention import retention_of
 from tsdb.model.errors import BadData
 
 
@@ -23,6 +24,8 @@ def _limits(found: Mapping[str, object], base: Limits, place: str) -> Limits:
             near = difflib.get_close_matches(key, known, n=1)
             raise BadData(f"{place}: unknown limit {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     try:
-        return msgspec.convert({**asdict(base), **found}, Limits)
-    except msgspec.ValidationError as error:
+        limits = msgspec.convert({**asdict(base), **found}, Limits)
+        retention_of(limits)
+        return limits
+    except (msgspec.ValidationError, BadData) as error:
         raise BadData(f"{place}: {error}") from None

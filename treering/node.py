@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -25,13 +26,14 @@ from remote.limits import LimitsTable
 from remote.membership import MemoryMembership
 from remote.querier import Querier
 from remote.ring import Instance, State, instance_tokens
-from remote.store_gateway import StoreGateway
+from remote.store_gateway import GatewayOptions, StoreGateway
 from remote.tenant_store import TenantStore
 from remote.tenants import resolve_tenant, resolve_tenants
 from treering.config import Config
 from treering.limits import limits_table
 from treering.python_functions import added, load_functions
 from treering.telemetry import Gauge, Telemetry
+from treering.upkeep import Upkeep
 from tsdb.bucket import Bucket, open_bucket
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData, QueryCanceled, QueryTimeout, TreeringError, Unavailable
@@ -39,6 +41,9 @@ from tsdb.model.source import Source
 from tsdb.model.write import Metadata, PushResult, WriteBatch
 
 log = logging.getLogger("treering.node")
+
+READ_THREADS = 16
+"""Range reads in flight at once, of all queries: they wait for the bucket, not for a core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,9 @@ class Node:
         self.bucket: Bucket = open_bucket(config.bucket or str(Path(config.data) / "bucket"))
         self._quorum_pool = ThreadPoolExecutor(max(1, config.ingesters * 4), "quorum") if config.ingesters > 1 else None
         self._query_pool = ThreadPoolExecutor(config.query_threads, "batch")
-        self.store_gateway = StoreGateway(self.bucket)
+        self._read_pool = ThreadPoolExecutor(READ_THREADS, "read")
+        self.store_gateway = StoreGateway(self.bucket, _gateway_options(config), executor=self._read_pool)
+        self.upkeep = Upkeep(config, self.bucket, self.limits, self.store_gateway, self.telemetry, self.now_ms)
         self.ingesters = [self._open_ingester(i) for i in range(config.ingesters if ingesting else 0)]
         self.membership = self._join_all()
         members = {ingester.id: ingester for ingester in self.ingesters}
@@ -104,6 +111,8 @@ class Node:
         """Store a write; returns when a quorum has it on disk."""
         if not self.ingesters:
             raise BadData(f"this node only reads (target: {', '.join(self.config.target)}); write to a data folder or a server")
+        if self.upkeep.refuses(tenant):
+            raise BadData(f"tenant {tenant!r} is being deleted; it takes writes again when nothing of it is left")
         result = self.distributor.push(tenant, batch, now_ms=self.now_ms())
         self._floats_received.inc(result.samples)
         if result.histograms:
@@ -179,6 +188,14 @@ class Node:
             self._refreshed_ms = now_ms
             self._guard("store-gateway", lambda: self.store_gateway.refresh(now_ms))
 
+    def compact(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """One round of the compactor, which may take minutes; `stop` ends it early."""
+        self.upkeep.compact(self.ingesters, stop)
+
+    def has_objects(self, tenant: str) -> bool:
+        """Whether anything of a tenant is in the bucket."""
+        return next(self.bucket.list(f"{tenant}/"), None) is not None
+
     def waiting_for(self) -> str:
         """What must still happen before the node is ready, "" if nothing."""
         return ""
@@ -210,7 +227,7 @@ class Node:
             for ingester in self.ingesters:
                 self._tell_failures(ingester.shutdown(self.now_ms(), flush=flush))
         finally:
-            for pool in (self._quorum_pool, self._query_pool):
+            for pool in (self._quorum_pool, self._query_pool, self._read_pool):
                 if pool is not None:
                     pool.shutdown(wait=True, cancel_futures=True)
             if self._lock is not None:
@@ -226,7 +243,13 @@ class Node:
         )
         name, now_ms = f"ingester-{number}", self.now_ms()
         ingester = Ingester(
-            name, Path(config.data) / name, self.bucket, self.limits, options, now_ms=now_ms, announce=self.store_gateway.add
+            name,
+            Path(config.data) / name,
+            self.bucket,
+            self.limits,
+            options,
+            now_ms=now_ms,
+            announce=partial(self.upkeep.announce, name),
         )
         for tenant, store in ingester.stores().items():
             for damage in store.head.replayed.damage:
@@ -261,11 +284,17 @@ class Node:
 
     def _gauges(self) -> Iterator[Gauge]:
         stores = [store for ingester in self.ingesters for store in ingester.stores().values()]
-        blocks = [self.store_gateway.blocks(tenant) for tenant in self.store_gateway.tenants()]
         yield Gauge("treering_ingester_series", "Series in memory.", self.active_series())
         yield Gauge("treering_ingester_tenants", "Tenants with data in memory.", len(stores))
-        yield Gauge("treering_store_blocks", "Blocks in the bucket that queries see.", sum(len(b.metas) for b in blocks))
-        yield Gauge("treering_store_blocks_damaged", "Blocks whose meta.json is unreadable.", sum(len(b.damaged) for b in blocks))
+        yield from self.upkeep.gauges()
+
+
+def _gateway_options(config: Config) -> GatewayOptions:
+    return GatewayOptions(
+        ignore_after_ms=round(config.ignore_deleted_s * 1000),
+        index_cache_bytes=config.index_cache_bytes,
+        page_cache_bytes=config.page_cache_bytes,
+    )
 
 
 def _deadline(timeout_s: float, canceled: Callable[[], bool]) -> Callable[[], None]:

@@ -73,12 +73,15 @@ def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began:
     stop = threading.Event()
     background = threading.Thread(target=_tick, args=(node, stop), name="tick", daemon=True)
     background.start()
+    compacting = threading.Thread(target=_compact, args=(node, stop), name="compact", daemon=True)
+    compacting.start()
     say(banner(node.config, seconds=time.monotonic() - began))
     try:
         server.run(sockets=[listener])
     finally:
         stop.set()
         background.join()
+        compacting.join()
 
 
 class _Server(uvicorn.Server):
@@ -102,6 +105,15 @@ def _tick(node: Node, stop: threading.Event) -> None:
             next_scrape = next_scrape or 1.0
         except TreeringError as error:
             log.error("background work failed", extra={"fields": {"error": error}})
+
+
+def _compact(node: Node, stop: threading.Event) -> None:
+    """Rounds of the compactor in a thread of their own: one may take minutes, and is given up between two batches."""
+    while node.config.compact_s and not stop.wait(node.config.compact_s):
+        try:
+            node.compact(stop.is_set)
+        except TreeringError as error:
+            log.error("compaction failed", extra={"fields": {"error": error}})
 
 
 def _keep_freed_memory() -> None:

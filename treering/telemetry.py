@@ -48,6 +48,7 @@ class Telemetry:
         self.samples_rejected = self._counter("treering_samples_rejected_total", "Samples refused, by reason.", "reason")
         self.query_samples = self._counter("treering_query_samples_total", "Samples that queries read.")
         self.slow_queries = self._counter("treering_slow_queries_total", "Queries that took longer than slow_query_s.")
+        self.compactor_blocks = self._counter("treering_compactor_blocks_total", "What became of blocks, by event.", "event")
         self.ticks_failed = self._counter("treering_ticks_failed_total", "Failed rounds of background work, by role.", "role")
 
     def note_request(self, route: str, status: int, seconds: float) -> None:

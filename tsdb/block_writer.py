@@ -5,16 +5,19 @@ Memory is bounded by one row of pages and one pages object (`MAX_PART_BYTES`), b
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 
 from tsdb.block_meta import META, BlockMeta, ObjectMeta, encode_meta
 from tsdb.bucket import Bucket
 from tsdb.index import IndexWriter, PageEntry
+from tsdb.kernel.codec import copy_ranges, edge_rows
 from tsdb.merge import concat_batches
 from tsdb.model.errors import BadData
-from tsdb.model.series import I64, Bool, SeriesBatch
+from tsdb.model.series import F64, I64, SeriesBatch
 from tsdb.model.windows import COLUMNS
 from tsdb.page import LEVEL, encode_page
 
@@ -28,6 +31,8 @@ MAX_PART_BYTES = 64 << 20
 """A pages object is put when it has this size: what a bucket holds in memory at once."""
 GATHER_WORDS = 1 << 20
 """Small batches are joined up to so many numbers first: pages do not cross batches."""
+
+Column = TypeVar("Column", I64, F64)
 
 
 class BlockWriter:
@@ -187,25 +192,45 @@ def _rows(words: I64, limit: int) -> Iterator[tuple[int, int]]:
 def _cut(batch: SeriesBatch, a: int, b: int, slabs: int) -> Iterator[SeriesBatch]:
     """Series [a, b) of a batch in `slabs` equal slabs of time; a slab without samples is left out, a series without is kept."""
     start, end = int(batch.offsets[a]), int(batch.offsets[b])
-    offsets, t_ms = batch.offsets[a : b + 1] - start, batch.t_ms[start:end]
+    offsets, t_ms = batch.offsets[a : b + 1], batch.t_ms[start:end]
+    if slabs == 1:
+        yield _part(batch, slice(a, b), offsets - start, slice(start, end))
+        return
     low, high = int(t_ms.min()), int(t_ms.max()) + 1
-    edges = [low + (high - low) * i // slabs for i in range(slabs + 1)]
-    for slab_start, slab_end in pairwise(edges):
-        if slabs == 1:
-            yield _slice(batch, slice(a, b), offsets, slice(start, end))
-            continue
-        inside: Bool = (t_ms >= slab_start) & (t_ms < slab_end)
-        at = np.flatnonzero(inside)
-        if len(at):
-            yield _slice(batch, slice(a, b), np.searchsorted(at, offsets), at + start)
+    edges = np.array([low + (high - low) * i // slabs for i in range(slabs + 1)], np.int64)
+    rows = np.empty((slabs + 1, b - a), np.int64)
+    edge_rows(np.require(offsets, np.int64, ["C", "W"]), np.require(batch.t_ms, np.int64, ["C", "W"]), edges, rows)
+    for first, last in pairwise(rows):
+        offsets = np.concatenate([[0], np.cumsum(last - first)]).astype(np.int64)
+        if offsets[-1]:
+            yield _part(batch, slice(a, b), offsets, _Ranges(first, last - first, offsets[:-1]))
 
 
-def _slice(batch: SeriesBatch, rows: slice, offsets: I64, at: I64 | slice) -> SeriesBatch:
-    histogram_at = None if batch.histogram_at is None else batch.histogram_at[at]
+@dataclass(frozen=True, slots=True)
+class _Ranges:
+    """Rows first[i]:first[i]+sizes[i], put at to[i]; i64[n] each."""
+
+    first: I64
+    sizes: I64
+    to: I64
+
+
+def _part(batch: SeriesBatch, rows: slice, offsets: I64, at: slice | _Ranges) -> SeriesBatch:
+    histogram_at = None if batch.histogram_at is None else _pick(batch.histogram_at, at)
     if histogram_at is not None and not (histogram_at >= 0).any():
         histogram_at = None
     return SeriesBatch(
-        batch.series.take(rows), offsets, batch.t_ms[at], batch.values[at], batch.histograms if histogram_at is not None else None,
-        histogram_at, None if batch.start_ms is None else batch.start_ms[at],
-        windows=None if batch.windows is None else batch.windows[:, at],
+        batch.series.take(rows), offsets, _pick(batch.t_ms, at), _pick(batch.values, at),
+        batch.histograms if histogram_at is not None else None, histogram_at,
+        None if batch.start_ms is None else _pick(batch.start_ms, at),
+        windows=None if batch.windows is None else np.stack([_pick(column, at) for column in batch.windows]),
     )  # fmt: skip
+
+
+def _pick(column: Column, at: slice | _Ranges) -> Column:
+    """The rows of a column that `at` says."""
+    if isinstance(at, slice):
+        return column[at]
+    out = np.empty(int(at.sizes.sum()), column.dtype)
+    copy_ranges(np.require(column, requirements=["C", "W"]).view(np.int64), at.first, at.sizes, out.view(np.int64), at.to)
+    return out

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tsdb.block_meta import META, BlockMeta, is_ulid, read_meta
 from tsdb.bucket import Bucket
-from tsdb.lineage import live_blocks
+from tsdb.lineage import is_made_of, live_blocks
 from tsdb.marks import DELETION_MARK, NO_COMPACT_MARK, DeletionMark, NoCompactMark, read_deletion_mark, read_no_compact_mark
 from tsdb.model.errors import Corrupt, NotFound, TreeringError
 from tsdb.sealed import seal, unseal
@@ -205,7 +205,8 @@ def condemn(bucket: Bucket, *, now_ms: int) -> None:
 def answering(inventory: Inventory, *, now_ms: int, ignore_after_ms: int) -> tuple[LiveBlock, ...]:
     """The blocks that a reader reads, by time: those that no other replaces and that are not marked as deleted.
 
-    A block that others replace is read until `ignore_after_ms` after its mark, by when every reader knows these others.
+    A block of windows that a deletion touches is passed over where there are finer ones, which can leave out single samples. A block
+    that others replace is read until `ignore_after_ms` after its mark, by when every reader knows these others.
     """
     if inventory.condemned_ms is not None:
         return ()
@@ -213,7 +214,8 @@ def answering(inventory: Inventory, *, now_ms: int, ignore_after_ms: int) -> tup
     live = live_blocks(inventory.metas.values())
     kept = [meta for meta in live if _answers(inventory.deletions.get(meta.ulid), now_ms - ignore_after_ms)]
     tombstones = tuple(inventory.tombstones.values())
-    return tuple(LiveBlock(meta, touching(meta, tombstones)) for meta in kept)
+    blocks = (LiveBlock(meta, touching(meta, tombstones)) for meta in kept)
+    return tuple(block for block in blocks if not (block.tombstones and is_made_of(block.meta, kept)))
 
 
 class _Found:

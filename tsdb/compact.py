@@ -3,8 +3,8 @@
 Blocks of a closed window of time are merged, the widest window first: 2 h blocks become one of 12 h, 24 h, 7 d, 28 d. Overlapping
 blocks (replicas, late samples, backfill) are merged like neighbours, for merging is idempotent.
 
-`run` streams. It holds one page row of each source and of the result, each at most tsdb.block_writer's 64 MiB and of a block of a
-day about 1 MiB, times a small factor for decoding; beside that the result's index, 4 bytes a label of each series.
+`run` streams. It holds a batch of each source, BATCH_WORDS in all or one page row of each (1 MiB of a block of a day, at most 64 MiB),
+about four times over while they are merged; and of the result one pages object (64 MiB) and the index, 4 bytes a label of each series.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ from tsdb.lineage import live_blocks, sources_of
 from tsdb.merge import merge_streams
 from tsdb.model.errors import BadData, Corrupt, NotFound
 from tsdb.model.series import SeriesBatch
-from tsdb.model.source import Selection
+from tsdb.model.source import MAX_MS, MIN_MS, Selection
 from tsdb.part_cache import PartCache
 from tsdb.tombstones import Tombstone, bury, touching
 
@@ -147,13 +147,21 @@ def run(
 
 
 def read_sources(
-    job: Job, bucket: Bucket, *, tombstones: Sequence[Tombstone], expired: Sequence[Tombstone], proceed: Callable[[], None]
+    job: Job,
+    bucket: Bucket,
+    *,
+    tombstones: Sequence[Tombstone],
+    expired: Sequence[Tombstone],
+    proceed: Callable[[], None],
+    start_ms: int = MIN_MS,
+    end_ms: int = MAX_MS,
 ) -> Iterator[SeriesBatch]:
-    """All that is left of a job's sources, merged; arguments and errors as of `run`."""
+    """All that is left of a job's sources in [start_ms, end_ms), merged; other arguments and errors as of `run`."""
     cache = PartCache(INDEX_CACHE_BYTES)
     words = BATCH_WORDS // len(job.sources)
     streams = [
-        _read(Block(bucket, meta, cache, batch_words=words), [*touching(meta, tombstones), *expired]) for meta in job.sources
+        _read(Block(bucket, meta, cache, batch_words=words), [*touching(meta, tombstones), *expired], start_ms, end_ms)
+        for meta in job.sources
     ]
     for batch in streams[0] if len(streams) == 1 else merge_streams(streams):
         proceed()
@@ -228,11 +236,11 @@ def _worth_merging(blocks: list[BlockMeta]) -> list[BlockMeta]:
     return [meta for meta in blocks if meta is not largest] if dwarfs else blocks
 
 
-def _read(block: Block, tombstones: Sequence[Tombstone]) -> Iterator[SeriesBatch]:
-    """All that is left of a source; SourceFailed where it cannot be read."""
+def _read(block: Block, tombstones: Sequence[Tombstone], start_ms: int, end_ms: int) -> Iterator[SeriesBatch]:
+    """All that is left of a source in [start_ms, end_ms); SourceFailed where it cannot be read."""
     meta = block.meta
     try:
-        for batch in block.select(Selection((), meta.min_ms, meta.max_ms, meta.resolution_ms)):
+        for batch in block.select(Selection((), start_ms, end_ms, meta.resolution_ms)):
             yield bury(batch, tombstones, resolution_ms=meta.resolution_ms)
     except (Corrupt, NotFound, BadData) as error:
         raise SourceFailed(meta.ulid, error) from error

@@ -63,10 +63,12 @@ def run_downsample(
     Memory is bounded as there. Costs about 10 ns a sample beside reading it.
     """
     start_ms, end_ms = range_of(job)
-    merged = read_sources(job, bucket, tombstones=tombstones, expired=expired, proceed=proceed)
+    merged = read_sources(
+        job, bucket, tombstones=tombstones, expired=expired, proceed=proceed, start_ms=start_ms + 1, end_ms=end_ms + 1
+    )
     return write_block(
         bucket,
-        downsampled((batch.clip(start_ms + 1, end_ms + 1) for batch in merged), job.to_ms),
+        downsampled(merged, job.to_ms),
         ulid=ulid,
         min_ms=start_ms + 1,
         max_ms=end_ms + 1,

@@ -39,6 +39,13 @@ def replacement(meta: BlockMeta, others: Sequence[BlockMeta]) -> BlockMeta | Non
     return None
 
 
+def is_made_of(meta: BlockMeta, finer: Iterable[BlockMeta]) -> bool:
+    """Whether blocks of finer resolution hold all that a block of windows was made of: then it can be made anew."""
+    own = sources_of(meta)
+    held = (sources_of(other) for other in finer if other.resolution_ms < meta.resolution_ms)
+    return own <= frozenset[str]().union(*(sources & own for sources in held))
+
+
 def _is_replaced(meta: BlockMeta, holders: dict[tuple[int, str], list[BlockMeta]]) -> bool:
     own = sources_of(meta)
     return replacement(meta, holders.get((meta.resolution_ms, min(own)), [])) is not None

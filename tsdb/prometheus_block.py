@@ -200,7 +200,7 @@ def _renamed(series: SeriesTable, suffix: str) -> SeriesTable:
 
 def _check_head(part: Segment, head: bytes) -> None:
     if len(head) < _SEGMENT_HEAD or int.from_bytes(head[:4]) != SEGMENT_MAGIC:
-        raise Corrupt(f"{part.key}: begins with {head[:4].hex()!r}, no chunk segment of Prometheus ({SEGMENT_MAGIC:x})")
+        raise Corrupt(f"{part.key}: byte 0 begins {head[:4].hex() or 'nothing'}, not {SEGMENT_MAGIC:x} of a chunk segment")
     if head[4] != SEGMENT_FORMAT:
         raise BadData(f"{part.key}: segment format {head[4]} at byte 4 is not known; {SEGMENT_FORMAT} is")
 

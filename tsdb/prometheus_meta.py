@@ -105,7 +105,7 @@ def read_tombstones(data: bytes, *, key: str) -> dict[int, list[tuple[int, int]]
     if first_damaged(np.frombuffer(data, np.uint8), np.array([5]), np.array([len(data) - 4])) >= 0:
         raise Corrupt(f"{key}: its {len(data)} bytes do not have their checksum")
     if data[4] != TOMBSTONE_FORMAT:
-        raise BadData(f"{key}: tombstone format {data[4]} is not known; {TOMBSTONE_FORMAT} is")
+        raise BadData(f"{key}: tombstone format {data[4]} at byte 4 is not known; {TOMBSTONE_FORMAT} is")
     stones: dict[int, list[tuple[int, int]]] = {}
     at, end = 5, len(data) - 4
     while at < end:

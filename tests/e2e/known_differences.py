@@ -1,4 +1,7 @@
-"""Where Prometheus 3, and so Treering, answers otherwise than Prometheus 2.42, each with the change that explains it."""
+"""Where Prometheus 3, and so Treering, answers otherwise than Prometheus 2.42, each with the change that explains it.
+
+The last resort beside changes is rounding, where an answer is the small difference of large numbers.
+"""
 
 import re
 from dataclasses import dataclass
@@ -50,6 +53,18 @@ KNOWN = (
         rf"count_values by \({_LABELS},{_LABELS},{_LABELS}\)",
         r"is only in the (first|second)|times \d+ and \d+",
         'count_values by (version, job, instance) ("v", build_info)',
+    ),
+    KnownDifference(
+        "3 keeps infinity in the compensated sums of a regression; in 2.42 the compensation becomes NaN",
+        r"\b(predict_linear|deriv)\(",
+        r": [+-]Inf and NaN$",
+        "predict_linear(odd[10m1s] offset -2m, 60)",
+    ),
+    KnownDifference(
+        "no change, but rounding: the spread of times is 1e-10 of them, and series are added up in another order",
+        r"\b(stddev|stdvar)\b.*\b(timestamp|time)\(",
+        r" at \d+: (\d+\.\d{4})\d* and \1",
+        "stddev(timestamp(err_total))",
     ),
     KnownDifference(
         "3 extrapolates a rate to the window's edge only where a sample is due there, then cuts at zero; 2.42 the other way round",

@@ -70,6 +70,8 @@ WINDOWED = (
     "max_over_time", "count_over_time", "last_over_time", "present_over_time", "stddev_over_time", "stdvar_over_time",
     "absent_over_time",
 )  # fmt: skip
+SMOOTHING = "double_exponential_smoothing"
+"""`holt_winters` in Prometheus 2."""
 AGGREGATORS = ("sum", "avg", "min", "max", "count", "group", "stddev", "stdvar")
 ARITHMETIC, COMPARISONS = ("+", "-", "*", "/", "%", "^", "atan2"), ("==", "!=", "<", "<=", ">", ">=")
 NUMBERS = ("0", "1", "2", "-3", "0.5", "1e3", "NaN", "Inf", "-Inf", "0x1F", ".25", "pi()")
@@ -171,6 +173,8 @@ def _windowed(draw: DrawFn, depth: int) -> str:
         return f"quantile_over_time({draw(st.sampled_from(('0', '0.3', '0.99', '1', '-1', '2')))}, {inner})"
     if kind == 1:
         return f"predict_linear({inner}, {draw(st.sampled_from(('60', '-300', '3600')))})"
+    if kind == 2:
+        return f"{SMOOTHING}({inner}, {draw(st.sampled_from(('0.1', '0.5')))}, {draw(st.sampled_from(('0.3', '0.9')))})"
     return f"{draw(st.sampled_from(WINDOWED))}({inner})"
 
 

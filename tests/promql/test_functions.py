@@ -69,6 +69,9 @@ def test_elementwise(name: str, value: float, want: float) -> None:
 
 def test_clamp_with_infinity_and_nan() -> None:
     value, nan = matrix({"x": [-math.inf, math.inf, math.nan]}), scalar(math.nan, math.nan, math.nan)
+    zeros = vector("clamp(x, -0.0, 0)", matrix({"x": [-0.0, 0.0, -1.0]}), scalar(-0.0, -0.0, -0.0), scalar(0, 0, 0))[0][1]
+    assert [math.copysign(1, zero) for zero in zeros if zero is not None] == [-1, 1, -1]
+    assert math.copysign(1, vector("clamp_min(x, 0)", matrix({"x": [-0.0]}), scalar(0))[0][1][0] or 0.0) == 1
     infinite = scalar(-math.inf, math.inf, math.inf)
     assert vector("clamp(x, -2, scalar(y))", value, scalar(-2, -2, -2), nan)[0][1][0] == -2
     assert vector("clamp_max(x, scalar(y))", value, nan)[0][1][0] == -math.inf

@@ -60,6 +60,13 @@ class FaultyBucket:
         self._tell(self._fails(), f"list {prefix}")
         return self.bucket.list(prefix)
 
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        self._tell(self._fails(), f"folders {prefix}")
+        return self.bucket.folders(prefix)
+
+    def sweep(self, before_ms: int) -> int:
+        return self.bucket.sweep(before_ms)
+
     def delete(self, key: str) -> None:
         self.bucket.delete(key)
         self._tell(self._fails(), f"delete {key}")

@@ -31,7 +31,7 @@ MOST_A_BIT = 64
 @register_jitable
 def _samples(b, start, encoding):
     n = np.int64(b[start]) << 8 | np.int64(b[start + 1])
-    return n & 0x3FFF if encoding == HISTOGRAM_START or encoding == FLOAT_START else n
+    return n & 0x3FFF if encoding in (HISTOGRAM_START, FLOAT_START) else n
 
 
 @register_jitable

@@ -376,3 +376,19 @@ def copy_ranges(source, source_at, size, out, out_at):
         a, b = source_at[i], out_at[i]
         for j in range(size[i]):
             out[b + j] = source[a + j]
+
+
+@njit(nogil=True, cache=True)
+def edge_rows(offsets, t_ms, edges, rows):
+    """For every series, rows offsets[i]:offsets[i+1] of rising times, its first row at or after each edge: rows i64[e, n]."""
+    for i in range(len(offsets) - 1):
+        row = offsets[i]
+        for e in range(len(edges)):
+            high = offsets[i + 1]
+            while row < high:
+                middle = (row + high) // 2
+                if t_ms[middle] < edges[e]:
+                    row = middle + 1
+                else:
+                    high = middle
+            rows[e, i] = row

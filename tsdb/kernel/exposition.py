@@ -23,7 +23,7 @@ NO_SERIES, NO_VALUE, NO_TIME, BAD_TIME = 1, 2, 3, 4
 
 @register_jitable
 def _blank(byte):
-    return byte == _SPACE or byte == _TAB or byte == _RETURN
+    return byte in (_SPACE, _TAB, _RETURN)
 
 
 @register_jitable

@@ -116,9 +116,20 @@ def _moment(code, columns, low, high):
     total = total if np.isinf(total) else total + rest
     if code <= SUM:
         return count if code == COUNT else total
-    mean = total / count
     if code == AVG:
-        return mean
+        return total / count if np.isfinite(total) else _large_mean(columns, low, high)
+    mean = total / count
     variance = squares / count - (mean - origin) * (mean - origin)
     variance = 0.0 if variance < 0.0 else variance
     return variance if code == STDVAR else np.sqrt(variance)
+
+
+@register_jitable(error_model="numpy")
+def _large_mean(columns, low, high):
+    """The mean where the sum overflows; infinite or NaN where a value is."""
+    count = mean = 0.0
+    for i in range(low, high):
+        n = columns[at.COUNT, i]
+        count += n
+        mean = mean * ((count - n) / count) + columns[at.SUM, i] / n * (n / count)
+    return mean

@@ -57,10 +57,8 @@ def _decode_xor(b, at, limit, n, to, t_ms, bits):
 
 
 @register_jitable
-def _read_changed(b, at, value, leading, size):
-    """(bits, leading, size, position) of a value that is known to change: 0 in the window of before, 1 in a new one."""
-    fresh = peek(b, at) >> np.uint64(63) == _1
-    at += 1
+def _read_changed(b, at, fresh, value, leading, size):
+    """(bits, leading, size, position) of a value that changes, in the window of before or in a `fresh` one."""
     if fresh:
         leading, size, at = read_window(b, at)
     if size <= 0:
@@ -77,7 +75,7 @@ def _read_value2(b, at, base, leading, size):
         return base, base, leading, size, at + 1
     if prefix == 3:
         return STALE, base, leading, size, at + 3
-    value, leading, size, at = _read_changed(b, at + 1, base, leading, size)
+    value, leading, size, at = _read_changed(b, at + prefix + 1, prefix == 2, base, leading, size)
     return value, value, leading, size, at
 
 
@@ -89,7 +87,8 @@ def _read_sample2(b, at, delta, base, leading, size):
     if prefix == 0:
         return delta, base, base, leading, size, at + 1
     if prefix == 1:
-        value, leading, size, at = _read_changed(b, at + 2, base, leading, size)
+        fresh = (word >> np.uint64(61)) & _1 == _1
+        value, leading, size, at = _read_changed(b, at + 3, fresh, base, leading, size)
         return delta, value, value, leading, size, at
     if prefix == 5:
         return delta, STALE, base, leading, size, at + 5

@@ -1,0 +1,197 @@
+"""Bytes a sample at each level and resolution, and the speed and memory of compaction and downsampling, in one process.
+
+usage: python -m benchmarks.compact [--data FOLDER] [--series 2000] [--days 90] [--victoria-days 2]
+
+Twice: the recorded scrapes of FOLDER (as in ../shared/data), and as many series and days of 15 s that repeat their shapes:
+each value sequence over and over, counters going on where they were. VictoriaMetrics gets the recording and the first days of the
+other by remote write, and merges them fully. Downsampled sizes are told per window and per raw sample that the windows stand for.
+"""
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.storage import DEFAULT_DATA, load, victoria_bytes
+from tsdb import compact
+from tsdb.block_meta import BlockMeta, list_blocks, new_ulid
+from tsdb.block_writer import write_block
+from tsdb.bucket_folder import FolderBucket
+from tsdb.downsample import plan_downsample, run_downsample
+from tsdb.lineage import live_blocks
+from tsdb.model.labels import Labels
+from tsdb.model.series import F64, I64, SeriesBatch, SeriesTable
+from tsdb.reclaim import delete_block
+
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+STEP_MS = 15_000
+START_MS = 1_790_208_000_000 // (28 * DAY_MS) * (28 * DAY_MS)
+LEVELS = {2: "2 h", 12: "12 h", 24: "24 h", 168: "7 d", 672: "28 d"}
+
+
+@dataclass(slots=True)
+class Shapes:
+    """Recorded value sequences: those of series i are values f64[n, k] row i, at 15 s; `rise` is what a counter gains in each."""
+
+    series: SeriesTable
+    values: F64
+    rise: F64
+
+    def batch(self, start_ms: int, end_ms: int) -> SeriesBatch:
+        """The samples of all series in [start_ms, end_ms)."""
+        n, k = self.values.shape
+        step = np.arange((start_ms - START_MS) // STEP_MS, (end_ms - START_MS) // STEP_MS)
+        phase = (np.arange(n) * 97)[:, None] + step
+        values = self.values[np.arange(n)[:, None], phase % k] + self.rise[:, None] * (phase // k)
+        t_ms = np.broadcast_to(START_MS + step * STEP_MS, values.shape)
+        return SeriesBatch(self.series, np.arange(n + 1) * len(step), t_ms.ravel().copy(), values.ravel())
+
+
+@dataclass(slots=True)
+class Costs:
+    """Raw samples worked on, and the CPU seconds that took, by kind of work."""
+
+    samples: dict[str, int] = field(default_factory=dict)
+    cpu_s: dict[str, float] = field(default_factory=dict)
+
+    def add(self, kind: str, samples: int, cpu_s: float) -> None:
+        self.samples[kind] = self.samples.get(kind, 0) + samples
+        self.cpu_s[kind] = self.cpu_s.get(kind, 0.0) + cpu_s
+
+    def tell(self) -> None:
+        for kind, samples in self.samples.items():
+            rate = samples / self.cpu_s[kind] / 1e6
+            print(f"  {kind:<18}{samples / 1e6:>9,.1f} M samples read, {self.cpu_s[kind]:>7.1f} CPU s, {rate:>6.1f} M a CPU second")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--series", type=int, default=2000)
+    parser.add_argument("--days", type=int, default=90)
+    parser.add_argument("--victoria-days", type=float, default=2)
+    arguments = parser.parse_args()
+    labels, offsets, t_ms, values = load(arguments.data)
+    with tempfile.TemporaryDirectory() as name:
+        _recorded(Path(name), labels, offsets, t_ms, values)
+        shapes = _shapes(labels, offsets, values, arguments.series)
+        _repeated(Path(name), shapes, days=arguments.days, victoria_days=arguments.victoria_days)
+    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
+
+
+def _recorded(folder: Path, labels: list[Labels], offsets: I64, t_ms: I64, values: F64) -> None:
+    table = SeriesTable.of(labels)
+    batch = SeriesBatch(table, offsets.astype(np.int64), t_ms, values)
+    batch = batch.take(table.order())
+    print(f"recorded scrapes: {len(labels):,} series, {len(values):,} samples of 1 s")
+    bucket = FolderBucket(folder / "recorded")
+    start, end = int(t_ms.min()) // HOUR_MS * HOUR_MS, -(-int(t_ms.max() + 1) // HOUR_MS) * HOUR_MS
+    write_block(bucket, [batch], ulid=_ulid(0), min_ms=start, max_ms=end)
+    costs = Costs()
+    _downsample_all(bucket, costs, least_ms=1, now_ms=end)
+    peer = victoria_bytes(folder / "victoria-recorded", labels, offsets, t_ms, values) / len(values)
+    _table(list_blocks(bucket), len(values), peer)
+    costs.tell()
+
+
+def _repeated(folder: Path, shapes: Shapes, *, days: int, victoria_days: float) -> None:
+    print(f"repeated shapes: {len(shapes.series):,} series, {days} days of 15 s, {len(shapes.series) * days * 5760:,} samples")
+    bucket = FolderBucket(folder / "repeated")
+    costs = Costs()
+    for start_ms in range(START_MS, START_MS + days * DAY_MS, 2 * HOUR_MS):
+        batch = shapes.batch(start_ms, start_ms + 2 * HOUR_MS)
+        began_s = time.process_time()
+        write_block(bucket, [batch], ulid=_ulid(start_ms), min_ms=start_ms, max_ms=start_ms + 2 * HOUR_MS)
+        costs.add("write 2 h", batch.samples, time.process_time() - began_s)
+    raw = sum(meta.samples for meta in list_blocks(bucket))
+    peer = _victoria_of(folder, shapes, victoria_days)
+    _table(list_blocks(bucket), raw, peer)
+    for hours, text in list(LEVELS.items())[1:]:
+        if hours <= 24 * days:
+            _compact(bucket, hours, text, costs)
+            _table([meta for meta in list_blocks(bucket) if meta.max_ms - meta.min_ms == hours * HOUR_MS], None, peer)
+    _downsample_all(bucket, costs, least_ms=None, now_ms=START_MS + days * DAY_MS)
+    _table([meta for meta in live_blocks(list_blocks(bucket)) if meta.resolution_ms], None, peer)
+    costs.tell()
+
+
+def _compact(bucket: FolderBucket, hours: int, text: str, costs: Costs) -> None:
+    """Merges everything into blocks of one length, and deletes what they were made from."""
+    ranges_ms = tuple(each * HOUR_MS for each in LEVELS if each <= hours)
+    jobs = compact.plan(list_blocks(bucket), now_ms=1 << 50, ranges_ms=ranges_ms, max_sources=16)
+    while jobs:
+        for job in jobs:
+            began_s = time.process_time()
+            compact.run(job, bucket, ulid=_ulid(job.min_ms))
+            costs.add(f"compact to {text}", sum(meta.samples for meta in job.sources), time.process_time() - began_s)
+            for meta in job.sources:
+                delete_block(bucket, meta.ulid)
+        jobs = compact.plan(list_blocks(bucket), now_ms=1 << 50, ranges_ms=ranges_ms, max_sources=16)
+
+
+def _downsample_all(bucket: FolderBucket, costs: Costs, *, least_ms: int | None, now_ms: int) -> None:
+    """All windows that are due, 5 m ones first."""
+    jobs = plan_downsample(list_blocks(bucket), now_ms=now_ms, final_range_ms=least_ms)
+    while jobs:
+        for job in jobs:
+            began_s = time.process_time()
+            run_downsample(job, bucket, ulid=_ulid(job.min_ms))
+            kind = f"downsample to {'5 m' if job.to_ms < HOUR_MS else '1 h'}"
+            costs.add(kind, job.sources[0].samples, time.process_time() - began_s)
+        jobs = plan_downsample(list_blocks(bucket), now_ms=now_ms, final_range_ms=least_ms)
+
+
+def _table(metas: Sequence[BlockMeta], raw: int | None, peer: float) -> None:
+    """A line for each resolution and length of the blocks, beside the peer's bytes a sample."""
+    kinds = sorted({(meta.resolution_ms, (meta.max_ms - meta.min_ms) // HOUR_MS) for meta in metas})
+    for resolution_ms, hours in kinds:
+        some = [meta for meta in metas if (meta.resolution_ms, (meta.max_ms - meta.min_ms) // HOUR_MS) == (resolution_ms, hours)]
+        size, samples = sum(meta.size_bytes for meta in some), sum(meta.samples for meta in some)
+        text = "raw" if resolution_ms == 0 else f"{resolution_ms // 60_000} m"
+        line = f"  {text:>5} in {len(some):>4} blocks of {hours:>4} h: {size / samples:7.4f} bytes a stored sample"
+        if resolution_ms:
+            series = max(meta.series for meta in some)
+            covered = raw or sum(meta.series * (meta.max_ms - meta.min_ms) // STEP_MS for meta in some)
+            line += f", {size / covered:.4f} a raw one; {series:,} series"
+            print(f"{line}; raw at VictoriaMetrics {peer:.4f}: {size / covered / peer:.2f}x")
+        else:
+            print(f"{line}; VictoriaMetrics {peer:.4f}: {size / samples / peer:.2f}x")
+
+
+def _victoria_of(folder: Path, shapes: Shapes, days: float) -> float:
+    batch = shapes.batch(START_MS, START_MS + int(days * DAY_MS))
+    size = victoria_bytes(folder / "victoria", shapes.series.rows(), batch.offsets, batch.t_ms, batch.values)
+    return size / batch.samples
+
+
+def _shapes(labels: list[Labels], offsets: I64, values: F64, count: int) -> Shapes:
+    """The first `count` series that were there all the time."""
+    lengths = np.diff(offsets)
+    whole = np.flatnonzero(lengths >= int(np.median(lengths)) - 1)[:count]
+    k = int(lengths[whole].min())
+    table = SeriesTable.of([labels[i] for i in whole.tolist()])
+    order = table.order()
+    rows = whole[order]
+    cut = np.stack([values[offsets[i] : offsets[i] + k] for i in rows.tolist()])
+    cut = np.where(np.isnan(cut), 0.0, cut)
+    rising = np.all(np.diff(cut, axis=1) >= 0, axis=1)
+    return Shapes(table.take(order), cut, np.where(rising, cut[:, -1] - cut[:, 0], 0.0))
+
+
+def _ulid(at_ms: int) -> str:
+    return new_ulid(abs(at_ms), os.urandom(10))
+
+
+def blocks(bucket: FolderBucket) -> Iterator[BlockMeta]:
+    """The blocks that no other replaces."""
+    yield from live_blocks(list_blocks(bucket))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The life of one tenant's samples: written, flushed, compacted, downsampled, deleted, expired, with crashes, beside a model.
+
+The model has for every (series, time) whether it must be read, and whether it may be: what was not acknowledged, a deletion that
+failed half way, and what is past its time leave it open. A sample's value is a function of its series and time.
+"""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from promql.answer import QueryOptions
+from promql.engine import query_range
+from promql.matrix import Matrix, Steps
+from remote.compaction import CompactorOptions
+from remote.compactor import Compactor
+from remote.deletion import Deletion, delete
+from remote.distributor import Distributor
+from remote.ingester import Ingester, IngesterOptions
+from remote.limits import Limits, LimitsTable, RetentionRule
+from remote.membership import MemoryMembership
+from remote.querier import Querier
+from remote.ring import Instance, State, instance_tokens
+from remote.store_gateway import GatewayOptions, StoreGateway
+from tests.remote.writes import write_batch
+from tests.sim.cluster import FaultyBucket, value_of
+from tsdb.block_meta import BlockMeta
+from tsdb.bucket import FolderBucket, PrefixBucket
+from tsdb.bucket_index import add_news
+from tsdb.model.errors import TreeringError
+from tsdb.model.labels import Labels
+from tsdb.model.matcher import Matcher
+from tsdb.model.source import MAX_MS, MIN_MS, Selection
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+TENANT = "team"
+SERIES = [Labels.of({"__name__": f"m{i % 2}", "job": job, "host": str(i)}) for i in range(4) for job in ("api", "debug")]
+LIMITS = Limits(retention_ms=90 * DAY_MS, retention=(RetentionRule('{job="debug"}', "10d"),))
+COMPACTOR = CompactorOptions(scan_every_ms=0, delete_after_ms=6 * HOUR_MS, ignore_after_ms=2 * HOUR_MS, jobs_per_tick=4)
+
+Key = tuple[Labels, int]
+
+
+@dataclass(slots=True)
+class Model:
+    """must: read by every query; may: allowed to be read; must is a part of may."""
+
+    must: set[Key] = field(default_factory=set)
+    may: set[Key] = field(default_factory=set)
+
+    def expire(self, now_ms: int) -> None:
+        self.must = {key for key in self.must if key[1] >= now_ms - keep_ms(key[0])}
+
+
+class Lifetime:
+    """Ingester, compactor and reader over one bucket, each of which may die at any operation on it."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self.dice, self.directory = random.Random(seed), directory
+        self.now_ms = 20_000 * DAY_MS + self.dice.randrange(28 * DAY_MS)
+        self.bucket = FaultyBucket(FolderBucket(directory / "bucket"), self.dice)
+        self.limits = LimitsTable(LIMITS)
+        self.model = Model()
+        self.counts: dict[str, int] = {}
+        self.restart_reader()
+        self.restart_ingester()
+        self.restart_compactor()
+
+    def restart_ingester(self) -> None:
+        options = IngesterOptions(wal_sync="os", keep_flushed_ms=0)
+        self.ingester = Ingester(
+            "i", self.directory / "wal", self.bucket, self.limits, options, now_ms=self.now_ms, entropy=self.dice.randbytes,
+            announce=self.announce,
+        )  # fmt: skip
+        membership = MemoryMembership(replication_factor=1)
+        membership.join(Instance("i", "", State.ACTIVE, "", instance_tokens("i"), self.now_ms, self.now_ms))
+        self.membership = membership
+        self.distributor = Distributor(membership, lambda _: self.ingester, self.limits)
+
+    def restart_reader(self) -> None:
+        self.gateway = StoreGateway(self.bucket, GatewayOptions(ignore_after_ms=COMPACTOR.ignore_after_ms))
+        self.gateway.refresh(self.now_ms)
+
+    def restart_compactor(self) -> None:
+        self.compactor = Compactor(self.bucket, self.limits, COMPACTOR, entropy=self.dice.randbytes, told=self.reload)
+
+    def announce(self, tenant: str, meta: BlockMeta) -> None:
+        add_news(PrefixBucket(self.bucket, tenant), [meta], writer="i", now_ms=self.now_ms)
+        self.gateway.add(tenant, meta)
+
+    def reload(self, tenant: str) -> None:
+        try:
+            self.gateway.reload(tenant, self.now_ms)
+        except TreeringError:
+            return
+
+    def write(self, samples: dict[Labels, list[int]]) -> None:
+        keys = {(labels, t) for labels, times in samples.items() for t in times}
+        self.model.may |= keys
+        batch = write_batch({labels: [(t, value_of(labels, t)) for t in times] for labels, times in samples.items()})
+        result = self.distributor.push(TENANT, batch, now_ms=self.now_ms)
+        assert result.rejected == {}
+        self.model.must |= keys
+
+    def flush(self) -> bool:
+        return not self.ingester.flush(self.now_ms).failed
+
+    def delete(self, matchers: tuple[Matcher, ...], start_ms: int, end_ms: int) -> None:
+        hit = {
+            key for key in self.model.may if start_ms <= key[1] < end_ms and all(m.matches(key[0].get(m.name)) for m in matchers)
+        }
+        self.model.must -= hit
+        if not self.flush():
+            return
+        try:
+            deletion = Deletion((matchers,), start_ms, end_ms)
+            tombstone = delete(PrefixBucket(self.bucket, TENANT), deletion, now_ms=self.now_ms, entropy=self.dice.randbytes)
+        except TreeringError:
+            return
+        if tombstone is not None:
+            self.gateway.bury(TENANT, tombstone)
+            self.ingester.bury(TENANT, tombstone)
+        self.model.may -= hit
+
+    def compact(self) -> None:
+        for _, job, _ in self.compactor.tick(self.now_ms).made:
+            kind = f"{job.kind} {job.resolution_ms // 60_000}m" if job.resolution_ms else str(job.kind)
+            self.counts[kind] = self.counts.get(kind, 0) + 1
+
+    def advance(self, duration_ms: int) -> None:
+        self.now_ms += duration_ms
+        self.model.expire(self.now_ms)
+
+    def refresh(self) -> None:
+        try:
+            self.gateway.refresh(self.now_ms)
+        except TreeringError:
+            return
+
+    def source(self) -> object:
+        return Querier(self.membership, lambda _: self.ingester, self.gateway).source(TENANT)
+
+    def check(self, matchers: tuple[Matcher, ...] = (), start_ms: int = MIN_MS, end_ms: int = MAX_MS) -> None:
+        """A selection reads what it must, nothing that it may not, each sample once and with its value."""
+        read: set[Key] = set()
+        for batch in self.source().select(Selection(matchers, start_ms, end_ms)):
+            assert batch.warnings == (), batch.warnings
+            for i, labels in enumerate(batch.series.rows()):
+                at = slice(int(batch.offsets[i]), int(batch.offsets[i + 1]))
+                times = batch.t_ms[at].tolist()
+                assert (np.diff(batch.t_ms[at]) > 0).all()
+                assert batch.values[at].tolist() == [value_of(labels, t) for t in times]
+                keys = {(labels, t) for t in times}
+                assert len(keys & read) == 0
+                read |= keys
+        must, may = (self.inside(keys, matchers, start_ms, end_ms) for keys in (self.model.must, self.model.may))
+        assert must - read == set(), f"{len(must - read)} samples are missing, such as {min(must - read, key=str)}"
+        assert read - may == set(), f"{len(read - may)} samples are read that are not there, such as {min(read - may, key=str)}"
+
+    def check_counts(self) -> None:
+        """A query over windows of an hour counts what the model has, where the model is sure."""
+        now_ms = self.now_ms // (6 * HOUR_MS) * 6 * HOUR_MS
+        steps = Steps(now_ms - 80 * DAY_MS, now_ms + 2 * DAY_MS, 6 * HOUR_MS)
+        text = 'sum(count_over_time({job="api"}[6h]))'
+        answer = query_range(self.source(), text, steps, QueryOptions(resolution_ms=HOUR_MS))
+        assert isinstance(answer.value, Matrix)
+        found = {}
+        if len(answer.value):
+            found = {
+                t: int(v)
+                for t, v, here in zip(steps.ms.tolist(), answer.value.values[0], answer.value.present[0], strict=True)
+                if here
+            }
+        most, least = (
+            self.per_step([key for key in keys if key[0].get("job") == "api"]) for keys in (self.model.may, self.model.must)
+        )
+        for t in steps.ms.tolist():
+            assert least.get(t, 0) <= found.get(t, 0) <= most.get(t, 0), (t, least.get(t, 0), found.get(t, 0), most.get(t, 0))
+
+    def per_step(self, keys: list[Key]) -> dict[int, int]:
+        counts: dict[int, int] = {}
+        for _, t in keys:
+            end = -(-t // (6 * HOUR_MS)) * 6 * HOUR_MS
+            counts[end] = counts.get(end, 0) + 1
+        return counts
+
+    @staticmethod
+    def inside(keys: set[Key], matchers: tuple[Matcher, ...], start_ms: int, end_ms: int) -> set[Key]:
+        return {key for key in keys if start_ms <= key[1] < end_ms and all(m.matches(key[0].get(m.name)) for m in matchers)}
+
+
+def keep_ms(labels: Labels) -> int:
+    return (10 if labels.get("job") == "debug" else 90) * DAY_MS
