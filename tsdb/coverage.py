@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tsdb.block_meta import BlockMeta
-from tsdb.lineage import sources_of
+from tsdb.lineage import is_made_of, sources_of
 from tsdb.model.source import Selection
 
 Interval = tuple[int, int]
@@ -63,6 +63,7 @@ def cover(live: Sequence[BlockMeta], selection: Selection) -> Coverage:
         for ms in known
         if ms > max(selection.resolution_ms, selection.fallback_ms)
         for meta in by_resolution[ms]
+        if not is_made_of(meta, live)  # its last window ends where the finer blocks do: nothing of it is missing there
         for start, end in _overlap(missing, (meta.min_ms, meta.max_ms))
     ]
     return Coverage(_ordered(pieces), _ordered(refused))

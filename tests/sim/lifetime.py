@@ -103,6 +103,7 @@ class Lifetime:
         result = self.distributor.push(TENANT, batch, now_ms=self.now_ms)
         assert result.rejected == {}
         self.model.must |= keys
+        self.model.expire(self.now_ms)
 
     def flush(self) -> bool:
         return not self.ingester.flush(self.now_ms).failed
