@@ -37,18 +37,25 @@ LEVELS = {2: "2 h", 12: "12 h", 24: "24 h", 168: "7 d", 672: "28 d"}
 
 @dataclass(slots=True)
 class Shapes:
-    """Recorded value sequences: those of series i are values f64[n, k] row i, at 15 s; `rise` is what a counter gains in each."""
+    """Recorded value sequences f64[n, k] at 15 s; `rise` f64[n] is what a counter gains in each, 0 of a gauge.
+
+    One after another: in round r series i takes the sequence of another of its kind, so that nothing comes twice in a page.
+    """
 
     series: SeriesTable
     values: F64
     rise: F64
+    turns: I64
+    """i64[n, r]: whose sequence each series takes in each round."""
 
     def batch(self, start_ms: int, end_ms: int) -> SeriesBatch:
         """The samples of all series in [start_ms, end_ms)."""
         n, k = self.values.shape
         step = np.arange((start_ms - START_MS) // STEP_MS, (end_ms - START_MS) // STEP_MS)
-        phase = (np.arange(n) * 97)[:, None] + step
-        values = self.values[np.arange(n)[:, None], phase % k] + self.rise[:, None] * (phase // k)
+        turn, at = np.divmod((np.arange(n) * 97 % k)[:, None] + step, k)
+        gained = np.cumsum(self.rise[self.turns], axis=1) - self.rise[self.turns]
+        row = np.arange(n)[:, None]
+        values = self.values[self.turns[row, turn], at] + gained[row, turn]
         t_ms = np.broadcast_to(START_MS + step * STEP_MS, values.shape)
         return SeriesBatch(self.series, np.arange(n + 1) * len(step), t_ms.ravel().copy(), values.ravel())
 
@@ -80,7 +87,8 @@ def main() -> None:
     labels, offsets, t_ms, values = load(arguments.data)
     with tempfile.TemporaryDirectory() as name:
         _recorded(Path(name), labels, offsets, t_ms, values)
-        shapes = _shapes(labels, offsets, values, arguments.series)
+        rounds = arguments.days * DAY_MS // STEP_MS // 4000 + 2
+        shapes = _shapes(labels, offsets, values, arguments.series, rounds)
         _repeated(Path(name), shapes, days=arguments.days, victoria_days=arguments.victoria_days)
     print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
 
@@ -170,18 +178,21 @@ def _victoria_of(folder: Path, shapes: Shapes, days: float) -> float:
     return size / batch.samples
 
 
-def _shapes(labels: list[Labels], offsets: I64, values: F64, count: int) -> Shapes:
+def _shapes(labels: list[Labels], offsets: I64, values: F64, count: int, rounds: int) -> Shapes:
     """The first `count` series that were there all the time."""
     lengths = np.diff(offsets)
     whole = np.flatnonzero(lengths >= int(np.median(lengths)) - 1)[:count]
     k = int(lengths[whole].min())
     table = SeriesTable.of([labels[i] for i in whole.tolist()])
     order = table.order()
-    rows = whole[order]
-    cut = np.stack([values[offsets[i] : offsets[i] + k] for i in rows.tolist()])
+    cut = np.stack([values[offsets[i] : offsets[i] + k] for i in whole[order].tolist()])
     cut = np.where(np.isnan(cut), 0.0, cut)
     rising = np.all(np.diff(cut, axis=1) >= 0, axis=1)
-    return Shapes(table.take(order), cut, np.where(rising, cut[:, -1] - cut[:, 0], 0.0))
+    turns = np.empty((len(cut), rounds), np.int64)
+    for kind in (np.flatnonzero(rising), np.flatnonzero(~rising)):
+        turns[kind] = kind[(np.arange(len(kind))[:, None] + 389 * np.arange(rounds)) % len(kind)]
+    first = np.where(rising, cut[:, 0], 0.0)
+    return Shapes(table.take(order), cut - first[:, None], np.where(rising, cut[:, -1] - cut[:, 0], 0.0), turns)
 
 
 def _ulid(at_ms: int) -> str:

@@ -36,7 +36,8 @@ class Limits:
     max_label_names_per_series: int = 100
     """Cortex has 30, which Kubernetes metrics with OpenTelemetry's resource labels pass."""
     max_label_name_length: int = 1024
-    max_label_value_length: int = 2048
+    max_label_value_length: int = 8192
+    """Cortex has 2,048, which command lines and stack names in labels pass."""
     out_of_order_time_window_ms: int | None = None
     """How far before a series' newest sample another may lie; None = any age."""
     creation_grace_period_ms: int = 600_000

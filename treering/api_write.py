@@ -36,7 +36,14 @@ class WriteApi:
         """What a POST wants stored, and for whom."""
         tenant = self.node.tenant_of(request.headers)
         content_type = request.header("content-type")
-        limits = WireLimits(max_body_bytes=self.node.config.max_body_bytes, max_decoded_bytes=self.node.config.max_decoded_bytes)
+        own = self.node.limits.of(tenant)
+        limits = WireLimits(
+            max_body_bytes=self.node.config.max_body_bytes,
+            max_decoded_bytes=self.node.config.max_decoded_bytes,
+            label_names=own.max_label_names_per_series,
+            name_bytes=own.max_label_name_length,
+            value_bytes=own.max_label_value_length,
+        )
         decoded = decode_write(
             request.body, content_type=content_type, content_encoding=request.header("content-encoding"), limits=limits
         )

@@ -19,8 +19,8 @@ from tsdb.model.series import I64, SeriesBatch, is_stale
 if TYPE_CHECKING:
     import pyarrow
 
-GROUP_ROWS = 1 << 20
-"""Rows in a row group, at most."""
+GROUP_ROWS = 1 << 17
+"""Rows that become Arrow at once, and a row group of Parquet: some 100 MB where series have many labels."""
 OWN = ("time", "value", "histogram")
 
 
@@ -36,10 +36,10 @@ def write_parquet(batches: Iterator[SeriesBatch], file: IO[bytes], names: Sequen
         [("time", pa.timestamp("ms", "UTC")), ("value", pa.float64()), *label_fields, ("histogram", histogram_type())]
     )
     with parquet.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
-        for batch in batches:
+        for batch in (part for whole in batches for part in pieces(whole)):
             labels = _wide_columns(batch, names) if names is not None else [_map_column(batch)]
             table = pa.Table.from_arrays([_time_column(batch), _value_column(batch), *labels, _histograms(batch)], schema=schema)
-            writer.write_table(table, row_group_size=GROUP_ROWS)
+            writer.write_table(table)
 
 
 def write_csv(batches: Iterator[SeriesBatch], file: IO[bytes], tally: Tally, *, names: Sequence[str]) -> None:
@@ -47,11 +47,24 @@ def write_csv(batches: Iterator[SeriesBatch], file: IO[bytes], tally: Tally, *, 
     pa, csv = load("pyarrow", "arrow"), load("pyarrow.csv", "arrow")
     schema = pa.schema([("time", pa.string()), ("value", pa.string()), *((_column_name(name), pa.string()) for name in names)])
     with csv.CSVWriter(file, schema, write_options=csv.WriteOptions(quoting_style="needed")) as writer:
-        for whole in batches:
-            batch = plain_floats(whole, tally)
+        for batch in (part for whole in batches for part in pieces(plain_floats(whole, tally))):
             labels = [column.cast(pa.string()) for column in _wide_columns(batch, names)]
             arrays = [pa.array(second_texts(batch.t_ms)), float_texts(batch.values), *labels]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def pieces(batch: SeriesBatch, rows: int = GROUP_ROWS) -> Iterator[SeriesBatch]:
+    """The same samples in batches of at most so many, which may end inside a series."""
+    for start in range(0, batch.samples, rows):
+        end = min(start + rows, batch.samples)
+        first = int(np.searchsorted(batch.offsets, start, side="right")) - 1
+        last = int(np.searchsorted(batch.offsets, end, side="left"))
+        edges: I64 = np.clip(batch.offsets[first : last + 1], start, end) - start
+        at = slice(start, end)
+        yield SeriesBatch(
+            batch.series.take(slice(first, last)), edges, batch.t_ms[at], batch.values[at], batch.histograms,
+            None if batch.histogram_at is None else batch.histogram_at[at],
+        )  # fmt: skip
 
 
 def plain_floats(batch: SeriesBatch, tally: Tally) -> SeriesBatch:

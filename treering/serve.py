@@ -4,6 +4,7 @@ import gc
 import logging
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -42,7 +43,7 @@ def serve(config: Config, say: Callable[[str], None] = print) -> None:
     start_logging(level=config.log_level, as_json=config.log_format == "json")
     listener = _listen(config)
     try:
-        _compile_once(say)
+        helper = _compile_once(say)
         node = Node(config)
     except BaseException:
         listener.close()
@@ -51,6 +52,9 @@ def serve(config: Config, say: Callable[[str], None] = print) -> None:
         try:
             _run(node, listener, say, began)
         finally:
+            if helper is not None:
+                helper.terminate()
+                helper.wait()
             _close(node, say)
 
 
@@ -142,11 +146,11 @@ def _listen(config: Config) -> socket.socket:
     return listener
 
 
-def _compile_once(say: Callable[[str], None]) -> None:
+def _compile_once(say: Callable[[str], None]) -> "subprocess.Popen[bytes] | None":
     notice = threading.Timer(1.5, say, ["Compiling kernels for this machine, once: about ten seconds ..."])
     notice.start()
     try:
-        warm_kernels()
+        return warm_kernels()
     finally:
         notice.cancel()
 

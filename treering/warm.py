@@ -1,14 +1,14 @@
-"""Compile or load every kernel before the first request: one small journey through a throw-away store.
+"""Compile or load kernels before the first request: one small journey through a throw-away store.
 
-On the very first start of an installation a second process compiles half of them at the same time; Numba's cache on disk
-brings them together.
+On the very first start of an installation a helper process compiles those of queries at the same time, and then the rarer ones;
+Numba's cache on disk brings them together.
 """
 
 import gc
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,32 +35,36 @@ QUERIES = (
     "quantile(0.5, quantile_over_time(0.5, up[2m]))",
     "avg_over_time(up[2m:1m])",
     "label_replace(up, 'x', '$1', 'job', '(.*)')",
+)
+"""Together they reach the kernels that nearly every dashboard uses."""
+
+RARER_QUERIES = (
     "histogram_quantile(0.9, label_replace(up, 'le', '1', 'job', 'a') or label_replace(up, 'le', '+Inf', 'job', 'b'))",
 )
-"""Together they reach every kernel that dashboards use."""
-
 STEP_MS, POINTS = 5_000, 40
 
 
-def warm_kernels() -> None:
-    """Some ten seconds on the very first start of an installation, tenths of a second on later ones."""
-    other = None if _compiled() else subprocess.Popen([sys.executable, "-m", "treering.warm"])
+def warm_kernels() -> "subprocess.Popen[bytes] | None":
+    """Make all that a first dashboard needs ready; some ten seconds on the very first start, tenths of a second on later ones.
+
+    On the first start, returns the helper process that goes on with what is rarely needed; the caller ends it.
+    """
+    helper = None if _compiled() else subprocess.Popen([sys.executable, "-m", "treering.warm"], stdin=subprocess.DEVNULL)
     collecting = gc.isenabled()
     gc.disable()  # the compiler makes millions of objects that live; collecting among them takes a tenth of its time
     try:
         _store_journey()
+        query_journey(QUERIES)
     finally:
         if collecting:
             gc.enable()
-        if other is not None:
-            other.wait()
-    query_journey()
+    return helper
 
 
-def query_journey() -> None:
+def query_journey(queries: Sequence[str]) -> None:
     """Ask everything over samples in memory: the kernels of the language and of answers, and no others."""
     steps = Steps((POINTS // 2) * STEP_MS, (POINTS - 1) * STEP_MS, 30_000)
-    for text in QUERIES:
+    for text in queries:
         query_response(query_range(_Samples(), text, steps))
         query_response(query_instant(_Samples(), text, steps.end_ms))
 
@@ -72,18 +76,21 @@ def _compiled() -> bool:
 
 
 def _store_journey() -> None:
-    """Write by both protocols, flush, read back: the kernels of the wire, the head and of blocks."""
+    """Write, flush, read back: the kernels of the wire, the head and of blocks."""
     with tempfile.TemporaryDirectory() as folder, Node(Config(data=folder, wal_sync="os")) as node:
         start_ms = node.now_ms() - POINTS * STEP_MS
         batch = _batch(start_ms)
-        for version, body in ((1, encode_v1(batch)), (2, encode_v2(batch))):
-            content_type = "application/x-protobuf" + (";proto=io.prometheus.write.v2.Request" if version == 2 else "")
-            decoded = decode_write(body, content_type=content_type, content_encoding="snappy", limits=WireLimits())
-            node.push("anonymous", decoded.batch)
+        decoded = decode_write(encode_v1(batch), content_type=None, content_encoding=None, limits=WireLimits())
+        node.push("anonymous", decoded.batch)
         for _ in ("head", "block", "both"):
             node.query(("anonymous",), Query("up", start_ms, node.now_ms(), 30_000))
             node.flush()
             node.push("anonymous", batch)
+
+
+def _second_version() -> None:
+    content_type = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
+    decode_write(encode_v2(_batch(0)), content_type=content_type, content_encoding="snappy", limits=WireLimits())
 
 
 def _batch(start_ms: int) -> WriteBatch:
@@ -111,4 +118,6 @@ class _Samples:
 
 if __name__ == "__main__":
     gc.disable()
-    query_journey()
+    query_journey(QUERIES)
+    query_journey(RARER_QUERIES)
+    _second_version()

@@ -5,7 +5,7 @@ Memory is bounded by one row of pages and one pages object (`MAX_PART_BYTES`), b
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -157,9 +157,11 @@ def _join(batches: list[SeriesBatch]) -> SeriesBatch:
 def _with_samples(batch: SeriesBatch) -> SeriesBatch:
     """Without the series that have no sample; the samples stay as they are."""
     lengths = np.diff(batch.offsets)
-    if len(lengths) and lengths.all() and batch.offsets[0] == 0:
+    if not (len(lengths) and lengths.all() and batch.offsets[0] == 0):
+        batch = batch.take(np.flatnonzero(lengths))
+    if batch.windows is None or batch.windows.flags.c_contiguous:
         return batch
-    return batch.take(np.flatnonzero(lengths))
+    return replace(batch, windows=np.ascontiguousarray(batch.windows))
 
 
 def _words(batch: SeriesBatch) -> I64:

@@ -164,7 +164,8 @@ def read_inventory(bucket: Bucket, known: Inventory, *, now_ms: int, stale_ms: i
     found.metas |= {meta.ulid: meta for meta in file.metas}
     found.deletions |= {mark.ulid: mark for mark in file.deletions}
     found.no_compact |= {mark.ulid: mark for mark in file.no_compact}
-    found.damaged |= {one.ulid: one.problem for one in file.damaged}
+    for one in file.damaged:  # what the compactor could not read may be readable by now
+        found.read_meta(bucket, one.ulid, known)
     for entry in (entry for one in news if one is not None for entry in one.entries):
         if entry.at_ms >= file.scanned_ms - SKEW_MS:
             found.metas.setdefault(entry.meta.ulid, entry.meta)

@@ -205,7 +205,7 @@ def _merge_runs(joined: SeriesBatch, place: I64, table: SeriesTable) -> SeriesBa
         joined, series=table, offsets=offsets, t_ms=joined.t_ms[at], values=joined.values[at],
         histogram_at=None if joined.histogram_at is None else joined.histogram_at[at],
         start_ms=None if joined.start_ms is None else joined.start_ms[at],
-        windows=None if joined.windows is None else joined.windows[:, at],
+        windows=None if joined.windows is None else np.take(joined.windows, at, axis=1),
     )  # fmt: skip
 
 

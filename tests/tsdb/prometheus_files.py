@@ -232,7 +232,10 @@ def histogram_chunk(layout: Layout, samples: Sequence[HistogramSample], encoding
     _put_layout(out, layout)
     integer = encoding in (HISTOGRAM, HISTOGRAM_START)
     started = encoding in (HISTOGRAM_START, FLOAT_START)
-    times, numbers = _Second(), [_Second() if integer else Gorilla() for _ in range(2 + len(samples[0].positive + samples[0].negative))]
+    times, numbers = (
+        _Second(),
+        [_Second() if integer else Gorilla() for _ in range(2 + len(samples[0].positive + samples[0].negative))],
+    )
     total = Gorilla()
     for i, sample in enumerate(samples):
         times.put(out, sample.t, first=i == 0)

@@ -38,7 +38,9 @@ def chunk(samples: Sequence[tuple[int, float]], encoding: int = files.XOR) -> fi
 
 
 def points(batch: SeriesBatch) -> dict[str, list[tuple[int, float]]]:
-    return {str(labels): [(t, float(np.int64(b).view(np.float64))) for t, b in pairs] for labels, pairs in samples_of(batch).items()}
+    return {
+        str(labels): [(t, float(np.int64(b).view(np.float64))) for t, b in pairs] for labels, pairs in samples_of(batch).items()
+    }
 
 
 def read(folder: Path, selection: Selection = ALL, **options: object) -> SeriesBatch:
@@ -77,7 +79,10 @@ def test_selects_by_matchers_and_times(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_overlapping_chunks_are_merged_and_tombstones_hide(tmp_path: Path) -> None:
-    series = {row(metric="m"): [chunk([(0, 1.0), (20, 3.0)]), chunk([(20, 2.0), (30, 4.0)])], row(metric="n"): [chunk([(7, 7.0), (9, 9.0)])]}
+    series = {
+        row(metric="m"): [chunk([(0, 1.0), (20, 3.0)]), chunk([(20, 2.0), (30, 4.0)])],
+        row(metric="n"): [chunk([(7, 7.0), (9, 9.0)])],
+    }
     folder = files.BlockFiles(series, deleted=[(0, 25, 40), (1, -5, 8)]).write(tmp_path)
     assert points(read(folder)) == {"m": [(0, 1.0), (20, 3.0)], "n": [(9, 9.0)]}
 

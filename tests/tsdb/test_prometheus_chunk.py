@@ -56,7 +56,9 @@ def test_xor2(data: st.DataObject) -> None:
     assert (found.start_ms.tolist() if found.start_ms is not None else [0] * len(times)) == starts
 
 
-def histogram_samples(count: int, *, fractions: bool, stale_from: int = 1 << 30, starts: bool = False) -> list[files.HistogramSample]:
+def histogram_samples(
+    count: int, *, fractions: bool, stale_from: int = 1 << 30, starts: bool = False
+) -> list[files.HistogramSample]:
     out = []
     for i in range(count):
         positive = [float(3 * i), 7.0 + (i % 5), float(i * i)]
@@ -127,7 +129,9 @@ def test_unknown_encodings_and_schemas_are_refused() -> None:
         decode((files.HISTOGRAM, files.histogram_chunk(files.Layout(schema=20), samples, files.HISTOGRAM)))
 
 
-@pytest.mark.parametrize("encoding", [files.XOR, files.XOR2, files.HISTOGRAM, files.FLOAT, files.HISTOGRAM_START, files.FLOAT_START])
+@pytest.mark.parametrize(
+    "encoding", [files.XOR, files.XOR2, files.HISTOGRAM, files.FLOAT, files.HISTOGRAM_START, files.FLOAT_START]
+)
 def test_cut_chunks_are_refused_and_damaged_ones_harm_nothing(encoding: int) -> None:
     """Whatever the bytes are (their checksum is looked at elsewhere), the answer is samples or Corrupt, never a crash."""
     if encoding == files.XOR:

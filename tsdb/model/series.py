@@ -276,5 +276,5 @@ class SeriesBatch:
             values=self.values[at],
             histogram_at=None if self.histogram_at is None else self.histogram_at[at],
             start_ms=None if self.start_ms is None else self.start_ms[at],
-            windows=None if self.windows is None else self.windows[:, at],
+            windows=None if self.windows is None else np.take(self.windows, at, axis=1),
         )

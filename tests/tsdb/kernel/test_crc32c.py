@@ -4,7 +4,9 @@ import pytest
 from tsdb.kernel.crc32c import crc32c, first_damaged
 
 
-@pytest.mark.parametrize(("data", "sum_"), [(b"", 0), (b"123456789", 0xE3069283), (bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43)])
+@pytest.mark.parametrize(
+    ("data", "sum_"), [(b"", 0), (b"123456789", 0xE3069283), (bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43)]
+)
 def test_known_sums(data: bytes, sum_: int) -> None:
     """RFC 3720, B.4, and the polynomial's check value."""
     assert int(crc32c(np.frombuffer(data, np.uint8), 0, len(data))) == sum_
