@@ -102,6 +102,11 @@ class Ingester:
         store = self._known(tenant)
         return MergeSource([]) if store is None else store
 
+    def oldest_ms(self, tenant: str) -> int | None:
+        """The time of the oldest sample that `source` has; None without any. Unavailable if it cannot be read."""
+        store = self._known(tenant)
+        return None if store is None else store.oldest_ms()
+
     def exemplars(
         self, tenant: str, selectors: Sequence[tuple[Matcher, ...]], *, start_ms: int, end_ms: int
     ) -> list[ExemplarSeries]:

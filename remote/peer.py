@@ -18,6 +18,10 @@ class Peer(Protocol):
         """What the ingester holds of the tenant; empty if it has never heard of it."""
         ...
 
+    def oldest_ms(self, tenant: str) -> int | None:
+        """The time of the oldest sample that `source` has; None without any."""
+        ...
+
     def exemplars(
         self, tenant: str, selectors: Sequence[tuple[Matcher, ...]], *, start_ms: int, end_ms: int
     ) -> list[ExemplarSeries]:

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from itertools import chain
 
 from remote.federation import FederatedSource
@@ -72,8 +73,27 @@ class Querier:
         def ask(peer: Peer, number: int, failures: Failures) -> list[Iterator[SeriesBatch]]:
             return started(tolerated(peer.source(tenant).select(selection), number, failures))
 
+        parts = self._parts(tenant, selection)
         streams = self._ask_all(ask)
-        return [*chain.from_iterable(streams), *started(self._gateway.source(tenant).select(selection))]
+        blocks = self._gateway.source(tenant)
+        return [*chain.from_iterable(streams), *(stream for part in parts for stream in started(blocks.select(part)))]
+
+    def _parts(self, tenant: str, selection: Selection) -> list[Selection]:
+        """What is asked of the blocks: of the time from which ingesters hold samples none that are downsampled, for a window does
+        not tell which samples are in it, and one that is in memory too, as after a crash, would count twice."""
+        if selection.resolution_ms == 0:
+            return [selection]
+
+        def ask(peer: Peer, number: int, failures: Failures) -> int | None:
+            return peer.oldest_ms(tenant)
+
+        oldest_ms = min([at for at in self._ask_all(ask) if at is not None], default=selection.end_ms)
+        cut_ms = (oldest_ms - 1) // selection.resolution_ms * selection.resolution_ms + 1  # a window's time is its end
+        if cut_ms <= selection.start_ms:
+            return [replace(selection, resolution_ms=0)]
+        if cut_ms >= selection.end_ms:
+            return [selection]
+        return [replace(selection, end_ms=cut_ms), replace(selection, start_ms=cut_ms, resolution_ms=0)]
 
     def tables(self, tenant: str, selection: Selection) -> list[SeriesTable]:
         """The labels of the matching series as each ingester and the bucket know them."""

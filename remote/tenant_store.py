@@ -97,6 +97,11 @@ class TenantStore:
         live = self.head.series(selection)
         return merge_tables([live, *(source.series(selection) for source in self._recent_sources(selection))])
 
+    def oldest_ms(self) -> int | None:
+        """The time of the oldest sample in the head or in a block that is answered from here."""
+        bounds = self.head.bounds()
+        return min([*(bounds or ())[:1], *(one.meta.min_ms for one in self._recent)], default=None)
+
     def tick(self, now_ms: int) -> list[BlockMeta]:
         """Cuts the head if it is time, and writes what is cut. What the bucket refuses stays and is tried at the next tick.
 

@@ -117,13 +117,14 @@ def _is_openmetrics(path: Path) -> bool:
 
 
 def _last_line_end(data: bytes, *, quotes: bool) -> int:
-    """The byte behind the last line end; 0 if there is none."""
-    if not quotes:
-        return data.rfind(b"\n") + 1
-    octets = np.frombuffer(data, np.uint8)
-    outside = np.cumsum(octets == ord('"')) % 2 == 0
-    ends = np.flatnonzero((octets == ord("\n")) & outside)
-    return int(ends[-1]) + 1 if len(ends) else 0
+    """The byte behind the last line end, with `quotes` the last that has an even number of double quotes before it; 0 if none."""
+    end = data.rfind(b"\n")
+    inside = data.count(b'"', 0, end) % 2 if quotes and end >= 0 else 0
+    while inside and end >= 0:
+        before = data.rfind(b"\n", 0, end)
+        inside ^= data.count(b'"', max(before, 0), end) % 2
+        end = before
+    return end + 1
 
 
 def _read_slow(b: np.ndarray[tuple[int], np.dtype[np.uint8]], slow: I64, values: F64, where: str) -> None:

@@ -137,7 +137,7 @@ def _windows(content: Content) -> list[tuple[int, int]]:
 def _import_part(
     bucket: Bucket, part: Part, content: Content, key: str, options: ImportOptions, progress: Progress
 ) -> tuple[list[BlockMeta], Digest]:  # fmt: skip
-    """(metas of the part's blocks, what was read); no block on a dry run. Corrupt where what is read back is not what was written."""
+    """(metas of the part's blocks, what was read); no block on a dry run. Corrupt where it reads back as something else."""
     windows = _windows(content)
     digest, metas = Digest(), []
     for at in range(0, len(windows), MAX_WRITERS):

@@ -85,7 +85,8 @@ class Node:
         self.membership = self._join_all()
         members = {ingester.id: ingester for ingester in self.ingesters}
         self.distributor = Distributor(self.membership, lambda i: members[i.id], self.limits, executor=self._quorum_pool)
-        self.querier = Querier(self.membership, lambda i: members[i.id], self.store_gateway, executor=self._quorum_pool)
+        ring = self.membership if self.ingesters else None  # a node that only reads asks the bucket and nobody else
+        self.querier = Querier(ring, lambda i: members[i.id], self.store_gateway, executor=self._quorum_pool)
         self.telemetry.watch(self._gauges)
         self.store_gateway.refresh(self.started_ms)
         self._refreshed_ms = self.started_ms

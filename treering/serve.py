@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import numpy as np
@@ -31,6 +32,9 @@ LARGEST_REUSED_BYTES = (32 << 20) - 4096
 
 GC_THRESHOLD = 20_000
 """New objects before the collector looks; requests leave no cycles, so the default of 700 finds nothing, often."""
+
+FIRST_ROUND_S = 0.05
+"""When background work first runs: at once, so that a new store has its own metrics to show."""
 
 GRACE_S = 10
 """How long requests under way may go on after Ctrl-C."""
@@ -75,17 +79,18 @@ def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began:
     )
     server = _Server(settings)
     stop = threading.Event()
-    background = threading.Thread(target=_tick, args=(node, stop), name="tick", daemon=True)
-    background.start()
-    compacting = threading.Thread(target=_compact, args=(node, stop), name="compact", daemon=True)
-    compacting.start()
+    threads = [
+        _repeat(node.tick, "tick", every_s=node.config.tick_s, stop=stop),
+        _repeat(SelfScrape(node).run, "self-scrape", every_s=node.config.self_scrape_s, stop=stop),
+        _repeat(partial(node.compact, stop.is_set), "compact", every_s=node.config.compact_s, stop=stop),
+    ]
     say(banner(node.config, seconds=time.monotonic() - began))
     try:
         server.run(sockets=[listener])
     finally:
         stop.set()
-        background.join()
-        compacting.join()
+        for thread in threads:
+            thread.join()
 
 
 class _Server(uvicorn.Server):
@@ -97,27 +102,23 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _tick(node: Node, stop: threading.Event) -> None:
-    scrape = SelfScrape(node)
-    next_scrape = 0.0
-    while not stop.wait(min(node.config.tick_s, node.config.self_scrape_s or node.config.tick_s) if next_scrape else 0.05):
-        try:
-            node.tick()
-            if node.config.self_scrape_s and time.monotonic() >= next_scrape:
-                next_scrape = time.monotonic() + node.config.self_scrape_s
-                scrape.run()
-            next_scrape = next_scrape or 1.0
-        except TreeringError as error:
-            log.error("background work failed", extra={"fields": {"error": error}})
+def _repeat(work: Callable[[], None], name: str, *, every_s: float, stop: threading.Event) -> threading.Thread:
+    """Background work in a thread of its own, soon and then every so often (0 = never) until `stop`. No failure ends it."""
 
+    def run() -> None:
+        wait_s = FIRST_ROUND_S
+        while every_s and not stop.wait(wait_s):
+            wait_s = every_s
+            try:
+                work()
+            except TreeringError as error:
+                log.error("background work failed", extra={"fields": {"work": name, "error": error}})
+            except Exception:
+                log.exception("background work has a defect", extra={"fields": {"work": name}})
 
-def _compact(node: Node, stop: threading.Event) -> None:
-    """Rounds of the compactor in a thread of their own: one may take minutes, and is given up between two batches."""
-    while node.config.compact_s and not stop.wait(node.config.compact_s):
-        try:
-            node.compact(stop.is_set)
-        except TreeringError as error:
-            log.error("compaction failed", extra={"fields": {"error": error}})
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def _keep_freed_memory() -> None:

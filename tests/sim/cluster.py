@@ -99,6 +99,10 @@ class FaultyPeer:
         self._answer()
         return self.ingester.source(tenant)
 
+    def oldest_ms(self, tenant: str) -> int | None:
+        self._answer()
+        return self.ingester.oldest_ms(tenant)
+
     def exemplars(self, tenant: str, selectors: list[tuple[Matcher, ...]], *, start_ms: int, end_ms: int) -> list[ExemplarSeries]:
         self._answer()
         return self.ingester.exemplars(tenant, selectors, start_ms=start_ms, end_ms=end_ms)
