@@ -24,7 +24,9 @@ from tsdb.model.write import Metadata
 class Querier:
     """Reads for any tenant. `executor` asks several ingesters at once; None asks them in turn."""
 
-    def __init__(self, membership: Membership, peer_of: PeerOf, gateway: StoreGateway, *, executor: Executor | None = None) -> None:
+    def __init__(
+        self, membership: Membership | None, peer_of: PeerOf, gateway: StoreGateway, *, executor: Executor | None = None
+    ) -> None:
         self._membership, self._peer_of, self._gateway, self._executor = membership, peer_of, gateway, executor
 
     def source(self, *tenants: str) -> Source:
