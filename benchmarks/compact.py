@@ -1,6 +1,6 @@
 """Bytes a sample at each level and resolution, and the speed and memory of compaction and downsampling, in one process.
 
-usage: python -m benchmarks.compact [--data FOLDER] [--series 2000] [--days 90] [--victoria-days 2]
+usage: python -m benchmarks.compact [--data FOLDER] [--series 2000] [--days 28] [--victoria-days 2]
 
 Twice: the recorded scrapes of FOLDER (as in ../shared/data), and as many series and days of 15 s that repeat their shapes:
 each value sequence over and over, counters going on where they were. VictoriaMetrics gets the recording and the first days of the
@@ -12,8 +12,10 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--series", type=int, default=2000)
-    parser.add_argument("--days", type=int, default=90)
+    parser.add_argument("--days", type=int, default=28)
     parser.add_argument("--victoria-days", type=float, default=2)
     arguments = parser.parse_args()
     labels, offsets, t_ms, values = load(arguments.data)
@@ -90,7 +92,6 @@ def main() -> None:
         rounds = arguments.days * DAY_MS // STEP_MS // 4000 + 2
         shapes = _shapes(labels, offsets, values, arguments.series, rounds)
         _repeated(Path(name), shapes, days=arguments.days, victoria_days=arguments.victoria_days)
-    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
 
 
 def _recorded(folder: Path, labels: list[Labels], offsets: I64, t_ms: I64, values: F64) -> None:
@@ -104,7 +105,7 @@ def _recorded(folder: Path, labels: list[Labels], offsets: I64, t_ms: I64, value
     costs = Costs()
     _downsample_all(bucket, costs, least_ms=1, now_ms=end)
     peer = victoria_bytes(folder / "victoria-recorded", labels, offsets, t_ms, values) / len(values)
-    _table(list_blocks(bucket), len(values), peer)
+    _table(list_blocks(bucket), peer)
     costs.tell()
 
 
@@ -117,16 +118,26 @@ def _repeated(folder: Path, shapes: Shapes, *, days: int, victoria_days: float) 
         began_s = time.process_time()
         write_block(bucket, [batch], ulid=_ulid(start_ms), min_ms=start_ms, max_ms=start_ms + 2 * HOUR_MS)
         costs.add("write 2 h", batch.samples, time.process_time() - began_s)
-    raw = sum(meta.samples for meta in list_blocks(bucket))
     peer = _victoria_of(folder, shapes, victoria_days)
-    _table(list_blocks(bucket), raw, peer)
+    _table(list_blocks(bucket), peer)
+    costs.tell()
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        alone.submit(_work_alone, folder / "repeated", days, peer).result()
+
+
+def _work_alone(folder: Path, days: int, peer: float) -> None:
+    """Compaction and downsampling in a process of their own, whose peak memory is theirs."""
+    bucket, costs = FolderBucket(folder), Costs()
     for hours, text in list(LEVELS.items())[1:]:
         if hours <= 24 * days:
             _compact(bucket, hours, text, costs)
-            _table([meta for meta in list_blocks(bucket) if meta.max_ms - meta.min_ms == hours * HOUR_MS], None, peer)
+            _table([meta for meta in list_blocks(bucket) if meta.max_ms - meta.min_ms == hours * HOUR_MS], peer)
+    merged_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     _downsample_all(bucket, costs, least_ms=None, now_ms=START_MS + days * DAY_MS)
-    _table([meta for meta in live_blocks(list_blocks(bucket)) if meta.resolution_ms], None, peer)
+    _table(live_blocks(list_blocks(bucket)), peer)
     costs.tell()
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(f"  peak memory of the process: {merged_mib} MiB after compaction, {peak_mib} MiB after downsampling")
 
 
 def _compact(bucket: FolderBucket, hours: int, text: str, costs: Costs) -> None:
@@ -155,21 +166,20 @@ def _downsample_all(bucket: FolderBucket, costs: Costs, *, least_ms: int | None,
         jobs = plan_downsample(list_blocks(bucket), now_ms=now_ms, final_range_ms=least_ms)
 
 
-def _table(metas: Sequence[BlockMeta], raw: int | None, peer: float) -> None:
-    """A line for each resolution and length of the blocks, beside the peer's bytes a sample."""
+def _table(metas: Sequence[BlockMeta], peer: float) -> None:
+    """A line for each resolution and length of the blocks, beside the peer's bytes a raw sample."""
     kinds = sorted({(meta.resolution_ms, (meta.max_ms - meta.min_ms) // HOUR_MS) for meta in metas})
+    raw = sum(meta.samples for meta in metas if meta.resolution_ms == 0)
     for resolution_ms, hours in kinds:
         some = [meta for meta in metas if (meta.resolution_ms, (meta.max_ms - meta.min_ms) // HOUR_MS) == (resolution_ms, hours)]
         size, samples = sum(meta.size_bytes for meta in some), sum(meta.samples for meta in some)
+        covered = samples if resolution_ms == 0 else raw
         text = "raw" if resolution_ms == 0 else f"{resolution_ms // 60_000} m"
-        line = f"  {text:>5} in {len(some):>4} blocks of {hours:>4} h: {size / samples:7.4f} bytes a stored sample"
-        if resolution_ms:
-            series = max(meta.series for meta in some)
-            covered = raw or sum(meta.series * (meta.max_ms - meta.min_ms) // STEP_MS for meta in some)
-            line += f", {size / covered:.4f} a raw one; {series:,} series"
-            print(f"{line}; raw at VictoriaMetrics {peer:.4f}: {size / covered / peer:.2f}x")
-        else:
-            print(f"{line}; VictoriaMetrics {peer:.4f}: {size / samples / peer:.2f}x")
+        a_raw_one = size / covered
+        print(
+            f"  {text:>5} in {len(some):>4} blocks of {hours:>4} h: {size / samples:7.4f} bytes a stored sample, {a_raw_one:.4f} a "
+            f"raw one; VictoriaMetrics raw {peer:.4f}: {a_raw_one / peer:.2f}x"
+        )
 
 
 def _victoria_of(folder: Path, shapes: Shapes, days: float) -> float:
@@ -197,11 +207,6 @@ def _shapes(labels: list[Labels], offsets: I64, values: F64, count: int, rounds:
 
 def _ulid(at_ms: int) -> str:
     return new_ulid(abs(at_ms), os.urandom(10))
-
-
-def blocks(bucket: FolderBucket) -> Iterator[BlockMeta]:
-    """The blocks that no other replaces."""
-    yield from live_blocks(list_blocks(bucket))
 
 
 if __name__ == "__main__":

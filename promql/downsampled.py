@@ -36,6 +36,8 @@ CODES: dict[str, int] = {
     "delta": kernel.DELTA,
 }
 """The functions that put whole windows together. All others take the newest sample of each window for a raw one."""
+MEANS = ("avg_over_time", "stddev_over_time", "stdvar_over_time")
+"""Functions that raw samples answer even where their sum overflows."""
 
 
 def as_points(batch: SeriesBatch) -> SeriesBatch:
@@ -68,7 +70,7 @@ def note_approximated(func: str, batch: SeriesBatch, read: Read, span: Span, not
         return
     native = batch.histogram_at is not None and bool(np.any(batch.histogram_at >= 0))
     rough = native and func != INSTANT and func not in EXACT_NATIVE
-    if batch.resolution_ms > read.exact_ms or rough or (func == "avg_over_time" and _overflowed(batch)):
+    if batch.resolution_ms > read.exact_ms or rough or (func in MEANS and _overflowed(batch)):
         what = func if func == INSTANT else f"{func}()"
         notes.info(f"{what} over samples downsampled to {format_duration_ms(batch.resolution_ms)} is approximated", span)
 

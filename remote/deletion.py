@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tsdb.block import Block
-from tsdb.block_meta import is_ulid, new_ulid
+from tsdb.block_meta import is_ulid, new_ulid, read_meta
 from tsdb.bucket import Bucket
 from tsdb.bucket_index import Inventory, LiveBlock, answering, scan_bucket
 from tsdb.lineage import sources_of
-from tsdb.model.errors import BadData, Corrupt, LimitExceeded, NotFound
+from tsdb.model.errors import BadData, Corrupt, LimitExceeded, NotFound, Unavailable
 from tsdb.model.matcher import Matcher
 from tsdb.model.source import Selection, Source
 from tsdb.tombstones import MAX_TOMBSTONES, BuriedSource, Tombstone, matching_rows, put_tombstone
@@ -60,7 +60,7 @@ def delete(bucket: Bucket, deletion: Deletion, *, now_ms: int, entropy: Callable
             f"{len(inventory.tombstones)} deletions wait for compaction, the limit is {MAX_TOMBSTONES}", retry_after_s=600.0
         )
     covered = [block.meta for block in answering(inventory, now_ms=now_ms, ignore_after_ms=0) if _is_hit(bucket, block, deletion)]
-    unreadable = [ulid for ulid in inventory.damaged if is_ulid(ulid)]
+    unreadable = [ulid for ulid in inventory.damaged if is_ulid(ulid) and not _is_readable(bucket, ulid)]
     if not covered and not unreadable:
         return None
     sources = sorted(frozenset(unreadable).union(*(sources_of(meta) for meta in covered)))
@@ -68,6 +68,15 @@ def delete(bucket: Bucket, deletion: Deletion, *, now_ms: int, entropy: Callable
     tombstone = Tombstone(ulid, now_ms, deletion.start_ms, deletion.end_ms, deletion.sets, tuple(sources))
     put_tombstone(bucket, tombstone)
     return tombstone
+
+
+def _is_readable(bucket: Bucket, ulid: str) -> bool:
+    """False where a block's meta is damaged for good. Unavailable where it may be read later: who knows what it holds."""
+    try:
+        read_meta(bucket, ulid)
+    except (Corrupt, NotFound, BadData):
+        return False
+    raise Unavailable(f"block {ulid} could not be read a moment ago: nothing is deleted, try again")
 
 
 def _is_hit(bucket: Bucket, block: LiveBlock, deletion: Deletion) -> bool:

@@ -7,7 +7,7 @@ read when a query needs them, through caches that are bounded in bytes and share
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
@@ -15,9 +15,10 @@ from remote.blocks import GuardedBlock, Stretch, Told, coarser_only, damage
 from remote.tenants import check_tenant
 from tsdb.block import Block
 from tsdb.block_meta import BlockMeta
+from tsdb.block_run import BlockPiece, BlockRun
 from tsdb.bucket import Bucket, PrefixBucket
 from tsdb.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
-from tsdb.coverage import cover
+from tsdb.coverage import Piece, cover, layers
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData
 from tsdb.model.estimate import Estimate, estimate
@@ -34,7 +35,8 @@ IDLE_MS = 600_000
 """A tenant not asked for this long is forgotten."""
 IGNORE_AFTER_MS = 3_600_000
 """How long a block that others replace is read after it was marked: each reader refreshes three times in it, and knows those."""
-INDEX_CACHE_BYTES, PAGE_CACHE_BYTES = 128 << 20, 128 << 20
+INDEX_CACHE_BYTES, PAGE_CACHE_BYTES = 128 << 20, 256 << 20
+"""A sample of an opened page takes about 2 bytes: a hundred million of them."""
 _STRIPES = 64
 """Locks over the tenants: an index is read by one thread at a time, lest an older reading replace a newer one."""
 
@@ -77,7 +79,7 @@ class StoreGateway:
         self.options = options or GatewayOptions()
         self.index_cache = PartCache(self.options.index_cache_bytes)
         self.page_cache = PartCache(self.options.page_cache_bytes)
-        self._bucket, self._executor = bucket, executor
+        self._bucket, self.executor = bucket, executor
         self._lock = threading.Lock()
         self._loading = [threading.Lock() for _ in range(_STRIPES)]
         self._now_ms: int | None = None
@@ -147,7 +149,9 @@ class StoreGateway:
         with self._lock:
             block = self._open.get(key)
             if block is None or block.meta is not meta:
-                block = self._open[key] = Block(PrefixBucket(self._bucket, tenant), meta, self.index_cache, self._executor)
+                block = self._open[key] = Block(
+                    PrefixBucket(self._bucket, tenant), meta, self.index_cache, self.executor, page_cache=self.page_cache
+                )
             self._open.move_to_end(key)
             if len(self._open) > self.options.max_open_blocks:
                 self._open.popitem(last=False)
@@ -206,7 +210,10 @@ class _TenantSource:
         tombstones = {block.meta.ulid: block.tombstones for block in known.live}
         sources: list[Source] = []
         coverage = cover([block.meta for block in known.live], selection)
-        for piece in (*coverage.pieces, *(coverage.coarser_only if labels_only else ())):
+        plain = [piece for piece in coverage.pieces if piece.meta.resolution_ms == 0 and not tombstones[piece.meta.ulid]]
+        sources += [self._run(pieces) for pieces in layers(plain)]
+        others = [piece for piece in coverage.pieces if piece.meta.resolution_ms or tombstones[piece.meta.ulid]]
+        for piece in (*others, *(coverage.coarser_only if labels_only else ())):
             meta, buried = piece.meta, tombstones[piece.meta.ulid]
             block: Source = self._gateway.open_block(self._tenant, meta)
             guarded = GuardedBlock(meta.ulid, BuriedSource(block, buried, meta) if buried else block)
@@ -216,6 +223,11 @@ class _TenantSource:
         if known.inventory.damaged:
             sources.append(Told(tuple(known.damaged.values())))
         return sources[0] if len(sources) == 1 else MergeSource(sources)
+
+    def _run(self, pieces: Sequence[Piece]) -> BlockRun:
+        gateway = self._gateway
+        blocks = [BlockPiece(gateway.open_block(self._tenant, piece.meta), piece.start_ms, piece.end_ms) for piece in pieces]
+        return BlockRun(tuple(blocks), gateway.index_cache, gateway.executor, damage)
 
 
 def is_tenant(name: str) -> bool:

@@ -99,8 +99,8 @@ class TenantStore:
 
     def oldest_ms(self) -> int | None:
         """The time of the oldest sample in the head or in a block that is answered from here."""
-        bounds = self.head.bounds()
-        return min([*(bounds or ())[:1], *(one.meta.min_ms for one in self._recent)], default=None)
+        spans = [self.head.bounds(), *(cut.bounds() for cut in self.head.cuts)]  # in this order: a cut comes from the head
+        return min([*(span[0] for span in spans if span), *(one.meta.min_ms for one in self._recent)], default=None)
 
     def tick(self, now_ms: int) -> list[BlockMeta]:
         """Cuts the head if it is time, and writes what is cut. What the bucket refuses stays and is tried at the next tick.

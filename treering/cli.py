@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
 import click
 
 from treering.cli_transfer import add_transfer_commands
+from treering.version import VERSION
 from tsdb.model.errors import TreeringError
 
 Options = Callable[[Callable[..., None]], Callable[..., None]]
@@ -23,7 +25,7 @@ class DefaultGroup(click.Group):
 
 
 @click.group(cls=DefaultGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="treering", message="treering %(version)s")
+@click.version_option(VERSION, message="treering %(version)s")
 def main() -> None:
     """Treering: a long-term store for Prometheus metrics.
 
@@ -81,7 +83,7 @@ def serve(**flags: Any) -> None:
     config = _config(flags)
     from treering.serve import serve as run
 
-    run(config, say=lambda text: click.echo(text))
+    run(config, say=_tell)
 
 
 @main.command()
@@ -210,10 +212,11 @@ def bucket_options(command: Callable[..., None]) -> Callable[..., None]:
 @bucket_options
 @told
 def blocks_ls(bucket: str | None, tenant: str | None, as_json: bool) -> None:
-    """List blocks: time range, level, series, samples, bytes a sample."""
+    """List blocks: time range, level, series, samples, bytes a sample; status 1 if any cannot be read."""
     from treering.blocks import list_command
 
-    list_command(bucket, tenant, as_json=as_json, say=click.echo)
+    if not list_command(bucket, tenant, as_json=as_json, say=click.echo):
+        sys.exit(1)
 
 
 @blocks.command("inspect")
@@ -236,6 +239,39 @@ def blocks_verify(bucket: str | None, tenant: str | None, as_json: bool) -> None
 
     if not verify_command(bucket, tenant, as_json=as_json, say=click.echo):
         sys.exit(1)
+
+
+def _tell(text: str) -> None:
+    """Print, if that is possible: a full disk or a closed pipe behind stdout must not keep the node from flushing."""
+    with suppress(OSError):
+        click.echo(text)
+
+
+@blocks.command("mark")
+@click.argument("ulid")
+@click.argument("kind", type=click.Choice(["deletion", "no-compact", "none"]))
+@click.option("--bucket", metavar="URL", help="s3://bucket/prefix or a folder (default ./treering-data/bucket).")
+@click.option("--tenant", metavar="ID", default="anonymous", show_default=True, help="Whose block it is.")
+@click.option("--reason", default="by hand", show_default=True, help="What the mark says.")
+@told
+def blocks_mark(ulid: str, kind: str, bucket: str | None, tenant: str, reason: str) -> None:
+    """Mark a block for deletion, leave it out of compaction, or take its marks off."""
+    from treering.blocks_change import mark_command
+
+    mark_command(ulid, bucket, tenant, kind, reason=reason, say=click.echo)
+
+
+@blocks.command("rewrite")
+@click.argument("ulids", nargs=-1, metavar="[ULID]...")
+@click.option("--relabel", "relabel_file", metavar="FILE", required=True, help="YAML list of Prometheus relabelling rules.")
+@click.option("--bucket", metavar="URL", help="s3://bucket/prefix or a folder (default ./treering-data/bucket).")
+@click.option("--tenant", metavar="ID", default="anonymous", show_default=True, help="Whose blocks they are.")
+@told
+def blocks_rewrite(ulids: tuple[str, ...], relabel_file: str, bucket: str | None, tenant: str) -> None:
+    """Relabel, rename or drop series of history: rewrites the blocks named, or all."""
+    from treering.blocks_change import rewrite_command
+
+    rewrite_command(ulids, bucket, tenant, relabel_file, say=click.echo)
 
 
 def _config(flags: dict[str, Any]) -> Any:

@@ -79,13 +79,12 @@ def plain_floats(batch: SeriesBatch, tally: Tally) -> SeriesBatch:
 def second_texts(t_ms: I64) -> "pyarrow.Array":
     """The shortest exact decimals of seconds."""
     pa, compute = load("pyarrow", "arrow"), load("pyarrow.compute", "arrow")
-    whole, rest = pa.array(t_ms // 1000).cast(pa.string()), t_ms % 1000
-    late = t_ms < 0
-    if bool(late.any()):
-        return (pa.array(t_ms).cast(pa.decimal128(19, 0)).cast(pa.decimal128(22, 3))).cast(pa.string())
+    whole, rest = pa.array(np.abs(t_ms) // 1000).cast(pa.string()), np.abs(t_ms) % 1000
     fraction = compute.utf8_lpad(pa.array(rest).cast(pa.string()), 3, "0")
-    joined = compute.binary_join_element_wise(whole, fraction, ".")
-    return compute.if_else(pa.array(rest == 0), whole, joined)
+    texts = compute.if_else(pa.array(rest == 0), whole, compute.binary_join_element_wise(whole, fraction, "."))
+    if bool((t_ms >= 0).all()):
+        return texts
+    return compute.if_else(pa.array(t_ms < 0), compute.binary_join_element_wise("-", texts, ""), texts)
 
 
 def float_texts(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> "pyarrow.Array":

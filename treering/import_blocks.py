@@ -8,7 +8,7 @@ from tsdb.bucket import Bucket
 from tsdb.model.errors import BadData, Corrupt, NotFound, TreeringError
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import Selection
-from tsdb.prometheus_block import PrometheusBlock, open_prometheus_block
+from tsdb.prometheus_block import PrometheusBlock, open_prometheus_block, resolution_text
 from tsdb.prometheus_chunk import AGGREGATES
 from tsdb.prometheus_meta import PrometheusMeta, find_prometheus_blocks, read_prometheus_meta
 
@@ -49,7 +49,7 @@ def _refusing(error: TreeringError) -> Callable[[], Content]:
 
 
 def _part(bucket: Bucket, folder: str, meta: PrometheusMeta, wanted: Wanted, aggregate: str) -> Part:
-    name = f"block {folder or meta.ulid}" + (f" ({aggregate} of {meta.resolution_ms // 60_000} m)" if aggregate else "")
+    name = f"block {folder or meta.ulid}" + (f" ({aggregate} of {resolution_text(meta.resolution_ms)})" if aggregate else "")
 
     def open_content() -> Content:
         block = open_prometheus_block(bucket, folder, labels=dict(wanted.labels), aggregate=aggregate)

@@ -65,8 +65,10 @@ def digest_of(batches: Iterator[SeriesBatch]) -> Digest:
 
 
 def _label_hashes(series: SeriesTable) -> U64:
-    """u64[n]: equal for equal labels, whatever the table's symbols are. Costs one hash of each symbol."""
-    texts = np.append(_text_hashes(series.symbols.tolist()), np.uint64(0))
+    """u64[n]: equal for equal labels, whatever the table's symbols are. Costs one hash of each symbol that the rows use."""
+    used = np.unique(series.ids[series.ids >= 0])
+    texts = np.zeros(len(series.symbols) + 1, np.uint64)
+    texts[used] = _text_hashes(series.symbols[used].tolist())
     total = np.zeros(len(series), np.uint64)
     for name, ids in zip(_text_hashes(series.names), series.ids, strict=True):
         total += np.where(ids >= 0, _mix(texts[ids] ^ name), np.uint64(0))

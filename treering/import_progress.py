@@ -36,7 +36,7 @@ class Progress:
     def skip(self, part: Part) -> None:
         """A part that was imported before; it does not count for the rate."""
         self._total = max(self._total - part.weight, 1)
-        self._console.print(f"{part.name}: is imported already", markup=False, highlight=False)
+        self._console.print(f"{part.name}: is imported already", markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, part: Part) -> None:
         self._inside = 0.0
@@ -53,7 +53,7 @@ class Progress:
         self._show(part.name)
 
     def fail(self, part: Part, problem: str) -> None:
-        self._console.print(f"{part.name}: not imported: {problem}", markup=False, highlight=False)
+        self._console.print(f"{part.name}: not imported: {problem}", markup=False, highlight=False, soft_wrap=True)
 
     def text(self) -> str:
         """Samples, rate and time left, in words."""
@@ -68,4 +68,6 @@ class Progress:
             self._bar.update(self._task, completed=self._done + self._inside, total=self._total, description=words)
         elif self._clock() - self._told >= LINE_EVERY_S:
             self._told = self._clock()
-            self._console.print(f"{self._done / self._total:4.0%}  {self.text()}  {name}", markup=False, highlight=False)
+            self._console.print(
+                f"{self._done / self._total:4.0%}  {self.text()}  {name}", markup=False, highlight=False, soft_wrap=True
+            )

@@ -16,6 +16,7 @@ from treering.import_digest import Digest, digest_of
 from treering.import_part import Content, Part, Wanted, fingerprint
 from treering.import_progress import Progress
 from tsdb.block import Block, BlockMeta, BlockWriter, new_ulid, read_meta
+from tsdb.block_writer import gather
 from tsdb.bucket import Bucket
 from tsdb.bucket_index import add_news
 from tsdb.compact import RANGES_MS
@@ -166,7 +167,7 @@ def _counted(
 def _write_blocks(bucket: Bucket, batches: Iterator[SeriesBatch], windows: Sequence[tuple[int, int]], key: str) -> list[BlockMeta]:
     """The metas of the new blocks, one a window that has samples."""
     writers = [BlockWriter(bucket, ulid=_ulid(key, start), min_ms=start, max_ms=end) for start, end in windows]
-    for batch in batches:
+    for batch in gather(batches):
         for writer, (start, end) in zip(writers, windows, strict=True):
             writer.add(batch.clip(start, end))
     return [meta for writer in writers if (meta := writer.finish()) is not None]

@@ -222,17 +222,21 @@ class Node:
         if size_bytes > self.config.max_query_bytes:
             raise BadData(f"query of {size_bytes} bytes is over the limit of {self.config.max_query_bytes} bytes (max_query_bytes)")
 
-    def close(self, *, flush: bool = True) -> None:
-        """Flush into the bucket (a bucket that fails keeps the log for the next start), close the logs, release the folder."""
+    def close(self, *, flush: bool = True) -> dict[str, str]:
+        """Flush into the bucket, close the logs, release the folder. What could not be flushed, by tenant: the log keeps it."""
+        failed: dict[str, str] = {}
         try:
             for ingester in self.ingesters:
-                self._tell_failures(ingester.shutdown(self.now_ms(), flush=flush))
+                report = ingester.shutdown(self.now_ms(), flush=flush)
+                self._tell_failures(report)
+                failed |= report.failed
         finally:
             for pool in (self._quorum_pool, self._query_pool, self._read_pool):
                 if pool is not None:
                     pool.shutdown(wait=True, cancel_futures=True)
             if self._lock is not None:
                 os.close(self._lock)
+        return failed
 
     def _open_ingester(self, number: int) -> Ingester:
         config = self.config

@@ -160,8 +160,13 @@ def _close(node: Node, say: Callable[[str], None]) -> None:
     say("Stopping: writing what is in memory into blocks ...")
     series = node.active_series()
     began = time.monotonic()
-    node.close()
-    say(f"Stopped: {series} series flushed in {time.monotonic() - began:.1f} s. All acknowledged samples are on disk.")
+    failed = node.close()
+    took = f"in {time.monotonic() - began:.1f} s. All acknowledged samples are on disk."
+    if failed:
+        tenant, text = min(failed.items())
+        say(f"Stopped {took} Not all could be flushed (tenant {tenant}: {text}): the log keeps it for the next start.")
+    else:
+        say(f"Stopped: {series} series flushed {took}")
 
 
 def banner(config: Config, *, seconds: float) -> str:

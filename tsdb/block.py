@@ -26,12 +26,12 @@ from tsdb.block_meta import (
 from tsdb.block_writer import BlockWriter, part_name, write_block
 from tsdb.bucket import Bucket
 from tsdb.index import Directory, Index
-from tsdb.merge import merge_batches
 from tsdb.model.errors import BadData, Corrupt, NotFound
 from tsdb.model.estimate import Estimate
 from tsdb.model.series import I64, SeriesBatch, SeriesTable
 from tsdb.model.source import Selection
-from tsdb.page import Page, decode_page, open_page
+from tsdb.page import Page, open_page
+from tsdb.page_batch import Share, join_shares
 from tsdb.part_cache import PartCache
 
 __all__ = [
@@ -48,7 +48,7 @@ REQUEST_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Cell:
+class Cell:
     """A page that a selection needs: its number in the directory, and which of the selection's rows it holds: rows[a:b]."""
 
     page: int
@@ -60,7 +60,8 @@ class _Cell:
 class Block:
     """The samples of one block as a `Source`; reads only what a selection needs, and checks every byte that it reads.
 
-    Index parts are kept in `cache`, which many blocks may share; reads of one batch run in `executor` if there is one.
+    Index parts are kept in `cache` and opened pages in `page_cache`, which many blocks may share; reads of one batch run in
+    `executor` if there is one.
     Errors: Corrupt naming object and offset, NotFound where an object is gone, Unavailable.
     """
 
@@ -69,18 +70,26 @@ class Block:
     cache: PartCache = field(default_factory=PartCache)
     executor: Executor | None = None
     batch_words: int = BATCH_WORDS
+    page_cache: PartCache | None = None
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`. A downsampled block gives its windows, whatever resolution is asked for."""
         if selection.start_ms >= self.meta.max_ms or selection.end_ms <= self.meta.min_ms:
             return
-        index = self._index()
+        index = self.index()
         rows = index.rows(selection.matchers)
         directory = index.directory()
         for cells in _batches(directory, rows, selection, self.batch_words):
             first, last = cells[0].a, max(cell.b for cell in cells)
-            pages = self._read(directory, cells)
-            batch = _decode(index.table(rows[first:last]), pages, cells, directory, rows, selection, first)
+            pages = [cell.page for cell in cells]
+            shares = [
+                Share(
+                    self.open_page(number, page), rows[cell.a : cell.b] - int(directory.row_from[number]),
+                    np.arange(cell.a - first, cell.b - first), selection.start_ms, selection.end_ms,
+                )
+                for cell, number, page in zip(cells, pages, self.load_pages(directory, pages), strict=True)
+            ]  # fmt: skip
+            batch = join_shares(index.table(rows[first:last]), shares)
             if len(batch):
                 yield replace(batch, resolution_ms=self.meta.resolution_ms)
 
@@ -88,10 +97,10 @@ class Block:
         """See `Source.series`: series whose pages overlap the range."""
         if selection.start_ms >= self.meta.max_ms or selection.end_ms <= self.meta.min_ms:
             return SeriesTable.empty()
-        index = self._index()
+        index = self.index()
         rows = index.rows(selection.matchers)
         keep = np.zeros(len(rows), bool)
-        for cell in _cells(index.directory(), rows, selection):
+        for cell in cells_of(index.directory(), rows, selection):
             keep[cell.a : cell.b] = True
         return index.table(rows[keep])
 
@@ -99,9 +108,9 @@ class Block:
         """What `select` would read; costs the index parts that `select` reads first."""
         if selection.start_ms >= self.meta.max_ms or selection.end_ms <= self.meta.min_ms:
             return Estimate()
-        index = self._index()
+        index = self.index()
         rows, directory = index.rows(selection.matchers), index.directory()
-        cells = _cells(directory, rows, selection)
+        cells = cells_of(directory, rows, selection)
         page, a, b = (np.array([getattr(cell, name) for cell in cells], np.int64) for name in ("page", "a", "b"))
         keep = np.zeros(len(rows), bool)
         for low, high in np.unique(np.stack([a, b], axis=1), axis=0).tolist():
@@ -115,21 +124,42 @@ class Block:
 
     def count_series(self) -> int:
         """How many series its index has; reads the index's end, and its directory and symbols with it."""
-        index = self._index()
+        index = self.index()
         index.directory()
         return index.series
 
-    def _index(self) -> Index:
+    def index(self) -> Index:
+        """Its index, nothing of which is read yet."""
         part = find_object(self.meta, "index")
         key = self.meta.key("index")
         return Index(key, part.size_bytes, part.crc32, lambda start, size: self._get(key, start, size), self.cache)
 
-    def _read(self, directory: Directory, cells: list[_Cell]) -> list[bytes]:
-        """The bytes of each cell's page, checked; neighbours in one request, requests in parallel."""
-        requests = _requests(directory, np.array([cell.page for cell in cells]))
+    def load_pages(self, directory: Directory, pages: list[int]) -> list[Page | bytes]:
+        """Of each page, ascending, what is kept of it, or its bytes: read neighbours at once, requests in parallel, and checked."""
+        kept = [None] * len(pages) if self.page_cache is None else self.page_cache.find([self._page_key(page) for page in pages])
+        missing = [page for page, found in zip(pages, kept, strict=True) if found is None]
+        read = iter(self._read(directory, missing) if missing else [])
+        return [found if isinstance(found, Page) else next(read) for found in kept]
+
+    def open_page(self, number: int, loaded: Page | bytes) -> Page:
+        """The page that `load_pages` gave; keeps it opened."""
+        if isinstance(loaded, Page):
+            return loaded
+        page = open_page(loaded)
+        if self.page_cache is not None:
+            self.page_cache.keep(self._page_key(number), page, page.size_bytes)
+        return page
+
+    def _page_key(self, number: int) -> tuple[str, ...]:
+        """Two buckets may hold blocks of one name: the checksum of the index tells them apart."""
+        return (self.meta.ulid, f"{find_object(self.meta, 'index').crc32:08x}", str(number))
+
+    def _read(self, directory: Directory, pages: list[int]) -> list[bytes]:
+        """The bytes of each page, checked; neighbours in one request, requests in parallel."""
+        requests = _requests(directory, np.array(pages, np.int64))
         run: Callable[..., Iterator[bytes]] = map if self.executor is None else self.executor.map
         found = run(lambda request: self._get(self.meta.key(part_name(request.part)), request.start, request.size), requests)
-        pages = []
+        bodies = []
         for request, data in zip(requests, found, strict=True):
             for page in request.pages:
                 start = int(directory.offset[page]) - request.start
@@ -139,8 +169,8 @@ class Block:
                         f"{self.meta.key(part_name(request.part))}: the page of {len(body)} bytes at byte {directory.offset[page]} "
                         f"does not have the checksum {directory.crc[page]:08x}"
                     )
-                pages.append(body)
-        return pages
+                bodies.append(body)
+        return bodies
 
     def _get(self, key: str, start: int, size: int) -> bytes:
         """A range of an object of this block; that it is shorter than promised means damage."""
@@ -189,19 +219,19 @@ def _verify_content(bucket: Bucket, meta: BlockMeta) -> list[str]:
     return []
 
 
-def _cells(directory: Directory, rows: I64, selection: Selection) -> list[_Cell]:
+def cells_of(directory: Directory, rows: I64, selection: Selection) -> list[Cell]:
     """The pages that hold any of the rows and overlap the range, in the order of the directory."""
     a, b = np.searchsorted(rows, directory.row_from), np.searchsorted(rows, directory.row_to)
     wanted = (b > a) & (directory.t_max >= selection.start_ms) & (directory.t_min < selection.end_ms)
     at = np.flatnonzero(wanted)
-    return [_Cell(*cell) for cell in zip(at.tolist(), a[at].tolist(), b[at].tolist(), strict=True)]
+    return [Cell(*cell) for cell in zip(at.tolist(), a[at].tolist(), b[at].tolist(), strict=True)]
 
 
-def _batches(directory: Directory, rows: I64, selection: Selection, batch_words: int) -> Iterator[list[_Cell]]:
+def _batches(directory: Directory, rows: I64, selection: Selection, batch_words: int) -> Iterator[list[Cell]]:
     """Cells in batches of whole series that are about batch_words large."""
-    batch: list[_Cell] = []
+    batch: list[Cell] = []
     words = 0.0
-    for cell in _cells(directory, rows, selection):
+    for cell in cells_of(directory, rows, selection):
         new_row = not batch or cell.a != batch[-1].a
         if batch and new_row and (words >= batch_words or cell.b - batch[0].a > BATCH_SERIES):
             yield batch
@@ -229,55 +259,3 @@ def _requests(directory: Directory, pages: I64) -> list[_Request]:
         else:
             requests.append(_Request(part, start, size, (page,)))
     return requests
-
-
-def _decode(
-    table: SeriesTable, data: list[bytes], cells: list[_Cell], directory: Directory, rows: I64, selection: Selection, first: int
-) -> SeriesBatch:
-    """The batch of series `table`, rows[first:...], out of the pages of its cells."""
-    pages = [open_page(body) for body in data]
-    places = [rows[cell.a : cell.b] - int(directory.row_from[cell.page]) for cell in cells]
-    if any(page.layout is not None for page in pages):
-        parts = [
-            _with_histograms(table.take(slice(cell.a - first, cell.b - first)), body, place, selection)
-            for body, cell, place in zip(data, cells, places, strict=True)
-        ]
-        return merge_batches(parts)
-    counts = np.zeros(len(table), np.int64)
-    spans = []
-    for page, cell, place in zip(pages, cells, places, strict=True):
-        low, high = page.spans(selection.start_ms, selection.end_ms)
-        to = np.full(len(page), -1, np.int64)
-        to[place] = counts[cell.a - first : cell.b - first]
-        counts[cell.a - first : cell.b - first] += (high - low)[place]
-        spans.append((low, high, to))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    t_ms = np.empty(int(offsets[-1]), np.int64)
-    columns = np.empty((1 + max(len(page.names) for page in pages), len(t_ms)))
-    start_ms = np.empty(len(t_ms), np.int64) if any(page.with_start for page in pages) else None
-    for page, cell, place, (low, high, to) in zip(pages, cells, places, spans, strict=True):
-        to[place] += offsets[cell.a - first : cell.b - first]
-        page.copy_times(low, high, to, t_ms)
-        page.copy_windows(low, high, to, columns)
-        if start_ms is not None:
-            page.copy_start(low, high, to, start_ms)
-    windows = columns[1:] if len(columns) > 1 else None
-    batch = SeriesBatch(table, offsets, t_ms, columns[0], start_ms=start_ms, windows=windows)
-    return batch if counts.all() else _drop_empty(batch, counts)
-
-
-def _drop_empty(batch: SeriesBatch, counts: I64) -> SeriesBatch:
-    keep = np.flatnonzero(counts)
-    offsets = np.append(batch.offsets[:-1][keep], batch.offsets[-1])
-    return replace(batch, series=batch.series.take(keep), offsets=offsets)
-
-
-def _with_histograms(table: SeriesTable, data: bytes, place: I64, selection: Selection) -> SeriesBatch:
-    """One page's chosen series with their histograms."""
-    columns = decode_page(data)
-    whole = SeriesBatch(
-        SeriesTable.empty(len(columns.offsets) - 1), columns.offsets, columns.t_ms, columns.values, columns.histograms,
-        columns.histogram_at, columns.start_ms, windows=columns.windows,
-    )  # fmt: skip
-    chosen = whole if len(place) == len(whole) else whole.take(place)
-    return replace(chosen, series=table).clip(selection.start_ms, selection.end_ms)

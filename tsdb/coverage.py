@@ -40,7 +40,8 @@ def cover(live: Sequence[BlockMeta], selection: Selection) -> Coverage:
     """How blocks of all resolutions answer a selection; `live` are those that no other one replaces.
 
     Taken first: resolutions up to `selection.resolution_ms`, the coarsest before others; then, for what is still missing, those
-    up to `selection.fallback_ms`, the finest before others.
+    up to `selection.fallback_ms`, the finest before others. Windows that finer blocks hold all of are not among those: the last one
+    ends where these do, and nothing of it is missing there.
     """
     known = sorted({meta.resolution_ms for meta in live})
     by_resolution = {ms: [meta for meta in live if meta.resolution_ms == ms] for ms in known}
@@ -53,6 +54,7 @@ def cover(live: Sequence[BlockMeta], selection: Selection) -> Coverage:
             Piece(meta, start, end)
             for meta in by_resolution[resolution_ms]
             if meta.min_ms < selection.end_ms and meta.max_ms > selection.start_ms
+            if resolution_ms <= selection.resolution_ms or not is_made_of(meta, live)
             for usable in _usable(meta, by_resolution)
             for start, end in _overlap(missing, usable)
         ]
@@ -63,10 +65,22 @@ def cover(live: Sequence[BlockMeta], selection: Selection) -> Coverage:
         for ms in known
         if ms > max(selection.resolution_ms, selection.fallback_ms)
         for meta in by_resolution[ms]
-        if not is_made_of(meta, live)  # its last window ends where the finer blocks do: nothing of it is missing there
+        if not is_made_of(meta, live)
         for start, end in _overlap(missing, (meta.min_ms, meta.max_ms))
     ]
     return Coverage(_ordered(pieces), _ordered(refused))
+
+
+def layers(pieces: Iterable[Piece]) -> list[list[Piece]]:
+    """The pieces, sorted by their start, in as few lists as need be for none to overlap the one before it."""
+    found: list[list[Piece]] = []
+    for piece in pieces:
+        free = next((layer for layer in found if layer[-1].end_ms <= piece.start_ms), None)
+        if free is None:
+            found.append([piece])
+        else:
+            free.append(piece)
+    return found
 
 
 def _usable(meta: BlockMeta, by_resolution: dict[int, list[BlockMeta]]) -> list[Interval]:

@@ -145,7 +145,7 @@ class Index:
     def __init__(self, name: str, size_bytes: int, crc32: int, read: Read, cache: PartCache) -> None:
         self.name, self.size_bytes = name, size_bytes
         self._read, self._cache = read, cache
-        self._key = f"{name} {crc32:08x} {size_bytes}"  # two buckets may hold blocks of one name
+        self.key = f"{name} {crc32:08x} {size_bytes}"  # two buckets may hold blocks of one name
         self._end: tuple[int, bytes] = (size_bytes, b"")
 
     def rows(self, matchers: Sequence[Matcher]) -> I64:
@@ -171,7 +171,7 @@ class Index:
 
     def directory(self) -> Directory:
         """Where the pages are."""
-        return self._cache.get((self._key, "directory"), self._load_directory)
+        return self._cache.get((self.key, "directory"), self._load_directory)
 
     @property
     def series(self) -> int:
@@ -180,7 +180,7 @@ class Index:
     def _metric_rows(self, matchers: Sequence[Matcher]) -> I64:
         if not matchers:
             return np.arange(self.series)
-        ids, starts = self._cache.get((self._key, "metrics"), self._load_metrics)
+        ids, starts = self._cache.get((self.key, "metrics"), self._load_metrics)
         if len(matchers) == 1 and matchers[0].op == "=" and matchers[0].value:
             return self._one_metric(matchers[0].value, ids, starts)
         runs = SeriesTable(self._symbols(), (METRIC_NAME,), ids.astype(np.int32).reshape(1, -1), True)
@@ -209,13 +209,13 @@ class Index:
         return np.arange(starts[at], starts[at + 1])
 
     def _symbols(self) -> Strings:
-        return self._cache.get((self._key, "symbols"), self._load_symbols)
+        return self._cache.get((self.key, "symbols"), self._load_symbols)
 
     def _column(self, group: int, place: int) -> Column:
-        return self._cache.get((self._key, "column", str(group), str(place)), lambda: self._load_column(group, place))
+        return self._cache.get((self.key, "column", str(group), str(place)), lambda: self._load_column(group, place))
 
     def _footer(self) -> _Footer:
-        return self._cache.get((self._key, "footer"), self._load_footer)
+        return self._cache.get((self.key, "footer"), self._load_footer)
 
     def _load_footer(self) -> tuple[_Footer, int]:
         start = max(0, self.size_bytes - READ_AHEAD_BYTES)

@@ -94,6 +94,25 @@ def merge_tables(tables: Sequence[SeriesTable]) -> SeriesTable:
     return distinct.take(distinct.order())
 
 
+def union_tables(tables: Sequence[SeriesTable]) -> tuple[SeriesTable, list[I64]]:
+    """(the distinct series of all tables, in the order of series; the place i64[n] of each row of each table among them)."""
+    first = tables[0]
+    if all(_same_table(table, first) for table in tables[1:]):
+        return first, [np.arange(len(first))] * len(tables)
+    joined = concat_tables(tables)
+    group, firsts = joined.group()
+    distinct = joined.take(firsts)
+    order = distinct.order()
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    ends = np.cumsum([len(table) for table in tables])[:-1]
+    return distinct.take(order), np.split(place[group], ends)
+
+
+def _same_table(a: SeriesTable, b: SeriesTable) -> bool:
+    return a.names == b.names and np.array_equal(a.ids, b.ids) and np.array_equal(a.symbols, b.symbols)
+
+
 def merge_streams(streams: Sequence[Iterator[SeriesBatch]]) -> Iterator[SeriesBatch]:
     """The merge of streams of batches, each in the order of series: what no stream can add to any more is merged and given."""
     held: list[SeriesBatch | None] = [None] * len(streams)

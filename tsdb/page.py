@@ -55,6 +55,8 @@ _MAGIC = b"TRP1"
 _HEAD = struct.Struct("<4sBBHIIIII")
 _WITH_START, _WITH_HISTOGRAMS = 1, 2
 
+_PLANE_NUMBERS = np.arange(PLANES)
+
 Bytes = npt.NDArray[np.uint8]
 Number = TypeVar("Number", np.int64, np.float64)
 
@@ -96,6 +98,12 @@ class Page:
 
     def __len__(self) -> int:
         return len(self.time_ref)
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory."""
+        arrays = (self.times, self.time_at, self.time_ref, self.lengths, self.descriptors, self.planes, self.position, self.exact)
+        return 1024 + sum(array.nbytes for array in arrays)
 
     def spans(self, start_ms: int, end_ms: int) -> tuple[I64, I64]:
         """(low i64[n], high i64[n]): the samples of each series in [start_ms, end_ms) are low:high of its time column."""
@@ -215,8 +223,7 @@ def open_page(data: bytes) -> Page:
         raise Corrupt(f"page: its columns are {', '.join(name_list)}; want none or {', '.join(COLUMNS)}")
     lengths = _lengths(time_lengths, ref, bool(flags & _WITH_START), len(name_list), layout)
     _check(descriptors, lengths, position)
-    residuals = np.maximum(lengths - (descriptors[FORM] & 3), 0)
-    plane_sizes = [int(residuals[descriptors[WIDTH] > k].sum()) for k in range(planes)]
+    plane_sizes = _read_before(lengths, descriptors)[0][:planes].tolist()
     raw = [_expand(part, size, decompressor) for part, size in zip(parts[1:], plane_sizes, strict=True)]
     plane_at = np.zeros(PLANES + 1, np.int64)
     plane_at[1 : planes + 1] = np.cumsum(plane_sizes)
@@ -232,7 +239,11 @@ def open_page(data: bytes) -> Page:
 
 def decode_page(data: bytes) -> PageColumns:
     """All columns of a page, as they were given to `encode_page`. About 4 ns a sample."""
-    page = open_page(data)
+    return page_columns(open_page(data))
+
+
+def page_columns(page: Page) -> PageColumns:
+    """All columns of an opened page."""
     high = np.diff(page.time_at)[page.time_ref]
     low = np.zeros(len(page), np.int64)
     offsets = np.concatenate([[0], np.cumsum(high)]).astype(np.int64)
@@ -289,14 +300,17 @@ def _decode(page: Page, first: int, low: I64, high: I64, to: I64, out: I64) -> N
     last = first + len(to)
     places = np.empty((4, len(to)), np.int64)
     places[LENGTH], places[LOW], places[HIGH], places[TO] = page.lengths[first:last], low, high, to
-    orders, widths = page.descriptors[FORM, :first] & 3, page.descriptors[WIDTH, :first]
-    residuals = np.maximum(page.lengths[:first] - orders, 0)
-    read = np.array([residuals[widths > k].sum() for k in range(PLANES)], np.int64)
-    used = int(page.descriptors[EXCEPTIONS, :first].sum())
+    read, used = _read_before(page.lengths[:first], page.descriptors[:, :first])
     descriptors = np.ascontiguousarray(page.descriptors[:, first:last])
     decode_columns(
         page.planes, page.plane_at, read, descriptors, places, page.position, page.exact, used, out, out.view(np.float64)
     )  # fmt: skip
+
+
+def _read_before(lengths: I64, descriptors: I64) -> tuple[I64, int]:
+    """(bytes i64[8] of each plane, exceptions) that belong to columns, by their lengths and descriptors."""
+    residuals = np.maximum(lengths - (descriptors[FORM] & 3), 0)
+    return residuals @ (descriptors[WIDTH][:, None] > _PLANE_NUMBERS), int(descriptors[EXCEPTIONS].sum())
 
 
 def _histograms(page: Page) -> tuple[Histograms, I64]:

@@ -1,7 +1,7 @@
 """A cache of parts of blocks (index columns, symbols, directories), bounded in bytes, shared by many blocks and threads."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import TypeVar, cast
 
@@ -24,19 +24,31 @@ class PartCache:
 
         Two threads that miss at once both load.
         """
-        with self._lock:
-            found = self._parts.get(key)
-            if found is not None:
-                self.hits += 1
-                self._parts.move_to_end(key)
-                return cast(T, found[0])
-            self.misses += 1
+        found = self.find([key])[0]
+        if found is not None:
+            return cast(T, found)
         part, size_bytes = load()
-        if size_bytes <= self.limit_bytes:
-            self._keep(key, part, size_bytes)
+        self.keep(key, part, size_bytes)
         return part
 
-    def _keep(self, key: tuple[str, ...], part: object, size_bytes: int) -> None:
+    def find(self, keys: Sequence[tuple[str, ...]]) -> list[object | None]:
+        """The parts of those keys, None for each that is not known."""
+        out: list[object | None] = []
+        with self._lock:
+            for key in keys:
+                found = self._parts.get(key)
+                if found is not None:
+                    self._parts.move_to_end(key)
+                out.append(None if found is None else found[0])
+            misses = sum(part is None for part in out)
+            self.misses += misses
+            self.hits += len(out) - misses
+        return out
+
+    def keep(self, key: tuple[str, ...], part: object, size_bytes: int) -> None:
+        """Remember a part, which is not None, unless it is larger than the limit."""
+        if size_bytes > self.limit_bytes:
+            return
         with self._lock:
             self.size_bytes += size_bytes - self._parts.get(key, (None, 0))[1]
             self._parts[key] = (part, size_bytes)

@@ -179,7 +179,7 @@ def open_prometheus_block(
         tombstones = {}
     series = with_labels(index.series, {**meta.labels, **(labels or {})})
     if aggregate:
-        series = _renamed(series, f":{meta.resolution_ms // 60_000}m:{aggregate}")
+        series = _renamed(series, f":{resolution_text(meta.resolution_ms)}:{aggregate}")
     index = replace(index, series=series)
     return PrometheusBlock(bucket, folder, meta, index, segments, tombstones, aggregate)
 
@@ -189,6 +189,12 @@ def with_labels(series: SeriesTable, labels: Mapping[str, str]) -> SeriesTable:
     for name, value in labels.items():
         series = series.with_column(name, strings([value] * len(series)))
     return series
+
+
+def resolution_text(resolution_ms: int) -> str:
+    """`5m` or `1h`, as Thanos' resolutions are called."""
+    hours, rest = divmod(resolution_ms, 3_600_000)
+    return f"{hours}h" if hours and not rest else f"{resolution_ms // 60_000}m"
 
 
 def _renamed(series: SeriesTable, suffix: str) -> SeriesTable:

@@ -45,9 +45,8 @@ def deletable(inventory: Inventory, *, marked_before_ms: int) -> tuple[list[str]
 
 
 def spent(tombstone: Tombstone, inventory: Inventory) -> bool:
-    """Whether no block, marked or not, holds samples that the tombstone hides; never while one that it covers is unreadable."""
-    unreadable = any(ulid in inventory.damaged for ulid in tombstone.blocks)
-    return not unreadable and not any(touching(meta, [tombstone]) for meta in inventory.metas.values())
+    """Whether no block, marked or not, holds samples that the tombstone hides; never while some block cannot be read."""
+    return not inventory.damaged and not any(touching(meta, [tombstone]) for meta in inventory.metas.values())
 
 
 def unmarked_and_replaced(inventory: Inventory, live: list[BlockMeta]) -> list[BlockMeta]:

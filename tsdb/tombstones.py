@@ -3,7 +3,8 @@
 index/tombstone-<ulid>      one deletion; immutable, deleted when no block holds any of its samples
 
 A tombstone covers the blocks that held matching samples when it was made, by the ulids of their level 1 sources: what is written
-later into the same range is not deleted. A block that was made with the tombstone applied names it in `BlockMeta.edits`.
+later into the same range is not deleted. (A block that was damaged then is covered by its own ulid.) A block that was made with the
+tombstone applied names it in `BlockMeta.edits`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +56,7 @@ def touching(meta: BlockMeta, tombstones: Iterable[Tombstone]) -> tuple[Tombston
     """The tombstones that hide samples of a block: in its range, covering one of its sources, not applied to it yet."""
     first_ms = meta.min_ms - meta.resolution_ms  # a window's time is its end
     found = [one for one in tombstones if one.start_ms < meta.max_ms and one.end_ms > first_ms]
-    own = sources_of(meta) if found else frozenset()
+    own = sources_of(meta) | {meta.ulid} if found else frozenset()
     return tuple(one for one in found if one.ulid not in meta.edits and not own.isdisjoint(one.blocks))
 
 

@@ -1,6 +1,7 @@
 """The compactor over whole buckets: what it makes, marks, deletes, and that it may be cut off anywhere."""
 
 import random
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -363,12 +364,20 @@ def expected(model: Model, found: Model) -> Model:
     return model
 
 
-def test_killed_between_any_two_writes(tmp_path: Path) -> None:
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory where there is such a place: a sync of each object would take most of the time."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as path:
+        yield Path(path)
+
+
+def test_killed_between_any_two_writes(memory: Path) -> None:
     """A compactor that dies at its k-th change to the bucket, for all k; a reader that starts then; and the next one."""
     points = 0
     for after in (False, True):
         for k in range(1, 200):
-            path = tmp_path / f"{after}-{k}"
+            path = memory / f"{after}-{k}"
             model = history(FolderBucket(path))
             dying = Dying(path, k, after=after)
             one = compactor(dying, limits=CRASH_LIMITS)

@@ -115,7 +115,9 @@ def test_the_answer(ran: Ran, case: Case, version: int) -> None:
     reply = ran.replies[case.name, version]
     assert reply.status == (204 if case.fine else 400), reply.body
     assert bool(reply.body) != case.fine, "what is refused is told in words"
-    counts = tuple(reply.headers.get(f"x-prometheus-remote-write-{kind}-written") for kind in ("samples", "histograms", "exemplars"))
+    counts = tuple(
+        reply.headers.get(f"x-prometheus-remote-write-{kind}-written") for kind in ("samples", "histograms", "exemplars")
+    )
     assert counts == ((None, None, None) if version == 1 else tuple(map(str, case.written)))
 
 
@@ -146,7 +148,7 @@ def test_exemplars_are_shown(ran: Ran, case: Case, version: int) -> None:
             key = (Labels.of(sent.labels), Labels.of(one.labels), at_ms + one.shift_ms)
             values = [value for *found, value in ran.exemplars if tuple(found) == key]
             assert len(values) == 1
-            assert float(values[0]) == one.value or one.value != one.value and values[0] == "NaN"
+            assert float(values[0]) == one.value or (one.value != one.value and values[0] == "NaN")
 
 
 LAST_TOLD = {sent.labels["__name__"]: sent.family for case in CASES for sent in kept(case) if sent.family is not None}

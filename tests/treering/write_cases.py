@@ -294,7 +294,10 @@ def _combined() -> Iterator[Case]:
     told = Family(1, "Total number of HTTP requests", "requests")
     yield Case("sample, metadata and exemplar", (Sent(requests, 1.0, family=told, exemplars=traced),), (1, 0, 1))
     cpu, memory = _metric("cpu_usage", instance="server1"), _metric("memory_usage", instance="server1")
-    two = (Sent(cpu, 0.85, family=Family(2, "CPU", "ratio"), exemplars=traced), Sent(memory, 8589934592.0, family=Family(2, "Memory")))
+    two = (
+        Sent(cpu, 0.85, family=Family(2, "CPU", "ratio"), exemplars=traced),
+        Sent(memory, 8589934592.0, family=Family(2, "Memory")),
+    )
     yield Case("two samples, metadata and an exemplar", two, (2, 0, 1))
     times = Sent(_metric("response_time_hist", endpoint="/api/v1/users"), histogram=native(0.125, "+0"), exemplars=traced)
     sizes = Sent(_metric("request_size_hist", method="POST"), histogram=native(1024.0, "-0"), family=Family(3, "Sizes", "bytes"))

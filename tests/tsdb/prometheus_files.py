@@ -234,7 +234,7 @@ def histogram_chunk(layout: Layout, samples: Sequence[HistogramSample], encoding
     started = encoding in (HISTOGRAM_START, FLOAT_START)
     times, numbers = (
         _Second(),
-        [_Second() if integer else Gorilla() for _ in range(2 + len(samples[0].positive + samples[0].negative))],
+        [_Second() if integer else Gorilla() for _ in range(2 + len(samples[0].positive) + len(samples[0].negative))],
     )
     total = Gorilla()
     for i, sample in enumerate(samples):
@@ -399,4 +399,5 @@ def _chunk_metas(chunks: Sequence[Chunk], refs: Mapping[int, int]) -> bytes:
 
 
 def crc(data: bytes) -> bytes:
-    return struct.pack(">I", int(crc32c(np.frombuffer(data, np.uint8), 0, len(data))))
+    sum_ = crc32c(np.frombuffer(data, np.uint8), 0, len(data))  # type: ignore[no-untyped-call]
+    return struct.pack(">I", int(sum_))

@@ -102,7 +102,8 @@ def _reduce_samples(t_ms, values, bits, first, high, end, out, w):
         total, rest = add(v, total, rest)
         squares += (v - begin) * (v - begin)
         last = v
-    out[COUNT, w], out[SUM, w], out[SQUARES, w] = count, total if np.isinf(total) else total + rest, squares
+    total = total if np.isinf(total) else total + rest
+    out[COUNT, w], out[SUM, w], out[SQUARES, w] = count, total, squares if np.isfinite(total) else np.nan
     out[MIN, w], out[MAX, w], out[FIRST, w] = low, top, begin
     out[CORRECTION, w], out[RESETS, w], out[CHANGES, w] = correction, resets, changes
     out[FIRST_MS, w] = end - t_ms[first]
@@ -134,7 +135,8 @@ def _reduce_windows(t_ms, values, bits, columns, first, high, end, out, w):
         count += n
         last = columns[BEFORE_STALE, i] if bits[i] == STALE_BITS else values[i]
         last_ms = t_ms[i] - columns[LAST_MS, i]
-    out[COUNT, w], out[SUM, w], out[SQUARES, w] = count, total if np.isinf(total) else total + rest, squares
+    total = total if np.isinf(total) else total + rest
+    out[COUNT, w], out[SUM, w], out[SQUARES, w] = count, total, squares if np.isfinite(total) else np.nan
     out[MIN, w], out[MAX, w], out[FIRST, w] = low, top, begin
     out[CORRECTION, w], out[RESETS, w], out[CHANGES, w] = correction, resets, changes
     out[FIRST_MS, w], out[LAST_MS, w] = end - (t_ms[first] - columns[FIRST_MS, first]), end - last_ms

@@ -6,7 +6,7 @@ the other columns are about its samples without stale markers:
 
     count         how many they are; 0 in a window of stale markers only, where the rest but last_ms says nothing
     sum           of their values
-    squares       sum of their squared distances from the first: whole numbers stay whole
+    squares       sum of their squared distances from the first: whole numbers stay whole; NaN where the sum is not finite
     min, max      NaN where all are NaN
     first         the value of the oldest one
     correction    sum of the values before each counter reset: the increase is last - first + correction
@@ -22,7 +22,7 @@ at their own times, and the count of each says how many samples it and those lef
 
 import numpy as np
 
-from tsdb.kernel.downsample import BEFORE_STALE, COUNT, FIRST, LAST_MS, MAX, MIN, SUM
+from tsdb.kernel.downsample import BEFORE_STALE, COUNT, FIRST, LAST_MS, MAX, MIN, SQUARES, SUM
 from tsdb.model.series import F64, I64, SeriesBatch, is_stale
 
 COLUMNS = (
@@ -53,6 +53,7 @@ def windows_of(batch: SeriesBatch) -> F64:
     stale = is_stale(batch.values)
     out[COUNT] = ~stale
     out[[SUM, MIN, MAX, FIRST]] = np.where(stale, 0.0, batch.values)
+    out[SQUARES] = np.where(np.isfinite(out[SUM]), 0.0, np.nan)
     return out
 
 

@@ -1,0 +1,141 @@
+"""10,000 blocks of 200 tenants: seconds from nothing to a store gateway that answers, its memory, and the cost of one query.
+
+python -m benchmarks.many_blocks [--blocks 10000] [--tenants 200] [--bucket FOLDER] [--delay-ms 0]
+
+The blocks are tiny, for their number is what is measured. The bucket is a folder whose operations may each be made to take as long as
+one to S3. Each figure is of a process of its own, started when the bucket is complete and its indexes are written.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from remote.compactor import Compactor
+from remote.limits import LimitsTable
+from remote.store_gateway import StoreGateway
+from tsdb.block_meta import new_ulid
+from tsdb.block_writer import write_block
+from tsdb.bucket import FolderBucket, ObjectInfo, PrefixBucket
+from tsdb.bucket_index import Inventory, scan_bucket, write_index
+from tsdb.model.labels import Labels
+from tsdb.model.matcher import Matcher
+from tsdb.model.series import SeriesBatch, SeriesTable
+from tsdb.model.source import Selection
+
+RANGE_MS = 2 * 3_600_000
+FIRST_MS = 20_000 * 86_400_000
+
+
+class Slow(FolderBucket):
+    """A folder that answers as slowly as asked, and counts."""
+
+    requests = 0
+    delay_s = 0.0
+
+    def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+        self._wait()
+        return super().get(key, start, size)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        self._wait()
+        return super().list(prefix)
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        self._wait()
+        return super().folders(prefix)
+
+    def _wait(self) -> None:
+        Slow.requests += 1
+        time.sleep(Slow.delay_s)
+
+
+def fill(path: Path, blocks: int, tenants: int) -> None:
+    """Blocks of two hours, neighbours in time, with ten series of eight samples; the compactor's index of each tenant."""
+    bucket = FolderBucket(path)
+    table = SeriesTable.of([Labels.of({"__name__": "m", "host": f"host-{i}", "job": "node"}) for i in range(10)])
+    for i in range(blocks):
+        start_ms = FIRST_MS + i // tenants * RANGE_MS
+        t_ms = np.tile(start_ms + np.arange(8) * 900_000, 10)
+        batch = SeriesBatch(table, np.arange(11, dtype=np.int64) * 8, t_ms, np.arange(80.0))
+        own = PrefixBucket(bucket, f"tenant-{i % tenants:03d}")
+        write_block(own, [batch], ulid=new_ulid(start_ms, i.to_bytes(10)), min_ms=start_ms, max_ms=start_ms + RANGE_MS)
+    for i in range(tenants):
+        own = PrefixBucket(bucket, f"tenant-{i:03d}")
+        write_index(own, scan_bucket(own, Inventory()).inventory, scanned_ms=now_ms())
+
+
+def measure(path: Path, what: str) -> dict[str, float]:
+    """One figure, in this process."""
+    bucket = Slow(path)
+    before, began = memory_mib(), time.perf_counter()
+    if what == "compactor":
+        Compactor(bucket, LimitsTable()).tick(FIRST_MS)
+    else:
+        gateway = StoreGateway(bucket)
+        gateway.refresh(now_ms())
+        names = gateway.tenants()
+        if what == "query":
+            began, Slow.requests = time.perf_counter(), 0
+            end_ms = FIRST_MS + 1000 * RANGE_MS
+            found = list(gateway.source(names[0]).select(Selection((Matcher("host", "=", "host-3"),), FIRST_MS, end_ms)))
+            assert len(found) == 1 and len(found[0]) == 1
+        if what == "all":
+            for name in names:
+                gateway.blocks(name)
+    return {"seconds": time.perf_counter() - began, "requests": Slow.requests, "MiB": memory_mib() - before}
+
+
+def memory_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--blocks", type=int, default=10_000)
+    parser.add_argument("--tenants", type=int, default=200)
+    parser.add_argument("--bucket", type=Path)
+    parser.add_argument("--delay-ms", type=float, default=0)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    Slow.delay_s = options.delay_ms / 1000
+    if options.measure:
+        print(json.dumps(measure(options.bucket, options.measure)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.bucket or Path(folder)
+        if not path.exists() or not os.listdir(path):
+            fill(path, options.blocks, options.tenants)
+        report(path, options)
+
+
+def report(path: Path, options: argparse.Namespace) -> None:
+    titles = {
+        "start": "start: know the tenants",
+        "query": "first query of one tenant, all its blocks",
+        "all": "know every block of every tenant",
+        "compactor": "compactor: first round, listing everything",
+    }
+    print(f"{options.blocks} blocks of {options.tenants} tenants, {options.delay_ms:g} ms a request\n")
+    print(f"{'':44}{'seconds':>9}{'requests':>10}{'MiB more':>10}")
+    for what, title in titles.items():
+        command = [sys.executable, "-m", "benchmarks.many_blocks", "--bucket", str(path), "--measure", what]
+        done = subprocess.run([*command, "--delay-ms", str(options.delay_ms)], capture_output=True, check=True, text=True)
+        found = json.loads(done.stdout)
+        print(f"{title:44}{found['seconds']:9.3f}{found['requests']:10.0f}{found['MiB']:10.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The process around a node: what it prints, how it stops, and that the next start has everything."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from benchmarks.peers import Program, free_port, treering
+from remote.client import encode_v1
+from tests.remote.writes import write_batch
+from tests.treering.server import call
+from treering.config import Config
+from treering.serve import banner
+from tsdb.model.labels import Labels
+
+NOW_MS = int(time.time() * 1000)
+V1 = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
+
+
+@pytest.fixture(autouse=True)
+def no_own_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TREERING_SELF_SCRAPE_S", "0")
+
+
+def write(url: str, value: float = 7.0) -> None:
+    body = encode_v1(write_batch({Labels.of({"__name__": "kept"}): [(NOW_MS, value)]}))
+    assert call(url, "POST", "/api/v1/write", body, V1).status == 204
+
+
+def value(url: str) -> str:
+    return call(url, "POST", "/api/v1/query", {"query": "kept", "time": NOW_MS / 1000}).json()["data"]["result"][0]["value"][1]
+
+
+def ended(program: Program, sent: signal.Signals) -> str:
+    """What the program has printed when it has ended, with status 0, at a signal."""
+    program.process.send_signal(sent)
+    assert program.process.wait(20) == 0, program.log.read_text()
+    return program.log.read_text()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=lambda sent: sent.name)
+def test_a_signal_flushes_and_says_so_and_the_next_start_has_the_data(tmp_path: Path, sent: signal.Signals) -> None:
+    store = tmp_path / "store"
+    with treering(store) as program:
+        write(program.url)
+        text = ended(program, sent)
+    assert "is ready after" in text and f"url: {program.url}/api/v1/write" in text
+    assert "Stopping: writing what is in memory into blocks ..." in text
+    assert "Stopped: 1 series flushed in" in text and "All acknowledged samples are on disk." in text
+    assert "Traceback" not in text
+    assert len(list((store / "bucket" / "anonymous").rglob("meta.json"))) == 1
+    with treering(store) as program:
+        assert value(program.url) == "7"
+        assert "treering_ingester_series 0.0" in call(program.url, "GET", "/metrics").body.decode()
+
+
+def test_a_second_signal_is_no_crash(tmp_path: Path) -> None:
+    with treering(tmp_path / "store") as program:
+        write(program.url)
+        program.process.send_signal(signal.SIGINT)
+        program.process.send_signal(signal.SIGTERM)
+        text = ended(program, signal.SIGINT)
+    assert "Stopped: 1 series flushed" in text and "Traceback" not in text
+
+
+def test_a_request_under_way_is_answered_before_the_end(tmp_path: Path) -> None:
+    body = encode_v1(write_batch({Labels.of({"__name__": "kept"}): [(NOW_MS, 7.0)]}))
+    with treering(tmp_path / "store") as program:
+        sender = http.client.HTTPConnection(urlsplit(program.url).netloc, timeout=20)
+        sender.putrequest("POST", "/api/v1/write")
+        for name, text in (V1 | {"Content-Length": str(len(body))}).items():
+            sender.putheader(name, text)
+        sender.endheaders(body[:5])
+        time.sleep(0.1)
+        program.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        sender.send(body[5:])
+        assert sender.getresponse().status == 204
+        assert program.process.wait(20) == 0
+    assert "Stopped: 1 series flushed" in program.log.read_text()
+
+
+def test_a_full_stdout_does_not_keep_it_from_flushing(tmp_path: Path) -> None:
+    port, store = free_port(), tmp_path / "store"
+    command = [sys.executable, "-m", "treering", "--data", str(store), "--listen", f"127.0.0.1:{port}"]
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(command, stdout=full, stderr=full, env={**os.environ, "PYTHONPATH": "."})
+        try:
+            url, end_s = f"http://127.0.0.1:{port}", time.monotonic() + 30
+            while time.monotonic() < end_s:
+                try:
+                    if call(url, "GET", "/-/ready").status == 200:
+                        break
+                except ConnectionError:
+                    time.sleep(0.05)
+            write(url)
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
+    assert len(list((store / "bucket").rglob("meta.json"))) == 1
+
+
+def test_own_metrics_are_there_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TREERING_SELF_SCRAPE_S", "1")
+    with treering(tmp_path / "store") as program:
+        end_s = time.monotonic() + 5
+        rows: list[object] = []
+        while not rows and time.monotonic() < end_s:
+            reply = call(program.url, "POST", "/api/v1/query", {"query": 'up{job="treering"}'}).json()
+            rows = reply["data"]["result"]
+            time.sleep(0.05)
+    assert len(rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (Config(), ("single tenant (anonymous), no header needed", "http://127.0.0.1:9009/api/v1/write", "./treering-data/bucket")),
+        (Config(multitenancy=True, bucket="s3://metrics"), ("every request needs X-Scope-OrgID", "Blocks s3://metrics")),
+    ],
+)
+def test_the_banner(config: Config, words: tuple[str, ...]) -> None:
+    text = banner(config, seconds=1.25)
+    assert "is ready after 1.2 s" in text and all(word in text for word in words), text
