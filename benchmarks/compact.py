@@ -103,7 +103,7 @@ def _recorded(folder: Path, labels: list[Labels], offsets: I64, t_ms: I64, value
     start, end = int(t_ms.min()) // HOUR_MS * HOUR_MS, -(-int(t_ms.max() + 1) // HOUR_MS) * HOUR_MS
     write_block(bucket, [batch], ulid=_ulid(0), min_ms=start, max_ms=end)
     costs = Costs()
-    _downsample_all(bucket, costs, least_ms=1, now_ms=end)
+    _downsample_all(bucket, costs, least_ms=1, now_ms=end + HOUR_MS)
     peer = victoria_bytes(folder / "victoria-recorded", labels, offsets, t_ms, values) / len(values)
     _table(list_blocks(bucket), peer)
     costs.tell()
@@ -133,7 +133,7 @@ def _work_alone(folder: Path, days: int, peer: float) -> None:
             _compact(bucket, hours, text, costs)
             _table([meta for meta in list_blocks(bucket) if meta.max_ms - meta.min_ms == hours * HOUR_MS], peer)
     merged_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    _downsample_all(bucket, costs, least_ms=None, now_ms=START_MS + days * DAY_MS)
+    _downsample_all(bucket, costs, least_ms=None, now_ms=START_MS + days * DAY_MS + HOUR_MS)
     _table(live_blocks(list_blocks(bucket)), peer)
     costs.tell()
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10

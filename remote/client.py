@@ -36,12 +36,20 @@ class PostAnswer:
     body: bytes
 
 
-def post_write(url: str, body: bytes, *, version: int = 1, tenant: str | None = None, timeout_s: float = 30.0) -> PostAnswer:
+def post_write(
+    url: str,
+    body: bytes,
+    *,
+    version: int = 1,
+    tenant: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = 30.0,
+) -> PostAnswer:
     """The answer to one request, whatever its status. OSError where there is none."""
-    headers = {**HEADERS[version], "Content-Encoding": "snappy", "User-Agent": "treering"}
+    sent = {**(headers or {}), **HEADERS[version], "Content-Encoding": "snappy", "User-Agent": "treering"}
     if tenant is not None:
-        headers["X-Scope-OrgID"] = tenant
-    request = urllib.request.Request(url, data=body, headers=headers)
+        sent["X-Scope-OrgID"] = tenant
+    request = urllib.request.Request(url, data=body, headers=sent)
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as response:
             return PostAnswer(response.status, {k.lower(): v for k, v in response.headers.items()}, response.read())

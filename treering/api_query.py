@@ -30,9 +30,13 @@ GRAFANA_HEADERS = {
     "x-dashboard-title": "dashboard_title",
     "x-panel-id": "panel",
     "x-panel-title": "panel_title",
+    "x-panel-plugin-id": "panel_plugin",
+    "x-query-group-id": "query_group",
+    "x-grafana-org-id": "grafana_org",
     "x-grafana-user": "user",
     "x-rule-uid": "rule",
     "x-rule-name": "rule_name",
+    "x-rule-folder": "rule_folder",
     "fromalert": "from_alert",
 }
 """Where a query came from, for the slow-query log: Grafana says it with every request."""
@@ -121,10 +125,15 @@ class QueryApi:
         self.node.telemetry.slow_queries.inc()
         fields: dict[str, object] = {"seconds": f"{seconds:.3f}", "tenant": "|".join(tenants), "query": query.text}
         fields |= {"start_ms": query.start_ms, "end_ms": query.end_ms, "step_ms": query.step_ms}
-        fields |= {name: request.header(header) for header, name in GRAFANA_HEADERS.items() if request.header(header)}
+        fields |= {name: _utf8(text) for header, name in GRAFANA_HEADERS.items() if (text := request.header(header))}
         if problem:
             fields["error"] = problem
         log.warning("slow query", extra={"fields": fields})
+
+
+def _utf8(header: str) -> str:
+    """A header's text as it was meant: Go sends UTF-8, and headers are read as latin-1."""
+    return header.encode("latin-1").decode(errors="replace")
 
 
 def _respond(request: Request, answer: Answer, query: Query) -> Response:

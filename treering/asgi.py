@@ -309,7 +309,7 @@ async def _send(send: Send, request: Request, response: Response) -> None:
     body, headers = response.body, [(name.encode(), value.encode("latin-1")) for name, value in response.headers]
     if (
         len(body) > GZIP_FROM_BYTES
-        and "gzip" in (request.header("accept-encoding") or "")
+        and _takes_gzip(request.header("accept-encoding") or "")
         and response.content_type.startswith(("application/json", "text/"))
     ):
         body = await asyncio.get_running_loop().run_in_executor(None, _gzip, body)
@@ -320,6 +320,14 @@ async def _send(send: Send, request: Request, response: Response) -> None:
     headers.append((b"x-content-type-options", b"nosniff"))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
+
+
+def _takes_gzip(accept_encoding: str) -> bool:
+    for item in accept_encoding.lower().replace(" ", "").split(","):
+        name, _, weight = item.partition(";q=")
+        if name == "gzip":
+            return weight.strip("0.") != "" or not weight
+    return False
 
 
 def _gzip(body: bytes) -> bytes:

@@ -1,9 +1,10 @@
 """What a `Store` can stand on: a node in this process (over a data folder or a bucket), or a server over HTTP."""
 
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import orjson
 
 from promql.ast import Definition
 from promql.explain import Explanation
-from remote.client import encode_v1
+from remote.client import PostAnswer, encode_v1, encode_v2, post_write
 from treering.explanation_json import parse_explanation
 from treering.listing import Sets, names_of, select_all, truncate, union_of, values_of
 from treering.node import Node, Query
@@ -19,11 +20,14 @@ from treering.result import Result
 from tsdb.model.errors import BadData, LimitExceeded, NotFound, QueryFailed, TreeringError, Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher
-from tsdb.model.series import SeriesBatch
+from tsdb.model.series import SeriesBatch, is_stale
 from tsdb.model.write import PushResult, WriteBatch
 
 PUSH_SAMPLES = 50_000
 """Samples in one remote-write request of `Store.write`: a few megabytes."""
+
+_REJECTED = re.compile(r"(.*) \(rejected: (.*)\)", re.DOTALL)
+"""What `api_write.describe` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,9 @@ class NodeBackend:
         return self.node.functions
 
     def select(self, matchers: tuple[Matcher, ...], *, start_ms: int, end_ms: int) -> SeriesBatch:
-        return select_all(self.node.source((self.tenant,)), matchers, start_ms=start_ms, end_ms=end_ms)
+        batch = select_all(self.node.source((self.tenant,)), matchers, start_ms=start_ms, end_ms=end_ms)
+        stale = is_stale(batch.values)
+        return batch.where(~stale) if stale.any() else batch
 
     def series(self, sets: Sets, *, start_ms: int, end_ms: int, limit: int) -> list[Labels]:
         return (
@@ -112,22 +118,13 @@ class HttpBackend:
         return list(orjson.loads(self._post("labels", _match_form(sets, start_ms, end_ms)))["data"])
 
     def push(self, batch: WriteBatch) -> PushResult:
+        """As 2.0, which tells what was refused; as 1.0 where the server knows no other, and then any refusal is an error."""
         result = PushResult()
-        kind = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
-        for at in range(0, len(batch.row), PUSH_SAMPLES):
-            part = slice(at, at + PUSH_SAMPLES)
-            rows, row = np.unique(batch.row[part], return_inverse=True)
-            piece = replace(
-                batch,
-                start=batch.start[rows],
-                end=batch.end[rows],
-                hash=batch.hash[rows],
-                row=row.astype(np.int32),
-                t_ms=batch.t_ms[part],
-                values=batch.values[part],
-            )
-            self._send("write", encode_v1(piece), kind)
-            result.samples += len(row)
+        for piece in _pieces(batch):
+            answer = self._write(encode_v2(piece), version=2)
+            if answer.status == 415:
+                answer = self._write(encode_v1(piece), version=1)
+            _note(answer, len(piece.row), result)
         return result
 
     def flush(self) -> None:
@@ -135,6 +132,13 @@ class HttpBackend:
 
     def close(self) -> None:
         """No connection is kept."""
+
+    def _write(self, body: bytes, *, version: int) -> PostAnswer:
+        url = f"{self._url}/api/v1/write"
+        try:
+            return post_write(url, body, version=version, headers=self._headers, timeout_s=self._timeout_s)
+        except OSError as error:
+            raise Unavailable(f"{url}: {getattr(error, 'reason', error)}") from None
 
     def _post(self, path: str, form: Mapping[str, object]) -> bytes:
         return self._send(path, _encode(form).encode(), {"Content-Type": "application/x-www-form-urlencoded"})
@@ -149,6 +153,41 @@ class HttpBackend:
             raise _error(error.code, error.read()) from None
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             raise Unavailable(f"{url}: {getattr(error, 'reason', error)}") from None
+
+
+def _pieces(batch: WriteBatch) -> Iterator[WriteBatch]:
+    """The float samples of a batch in requests of a bounded size."""
+    for at in range(0, len(batch.row), PUSH_SAMPLES):
+        part = slice(at, at + PUSH_SAMPLES)
+        rows, row = np.unique(batch.row[part], return_inverse=True)
+        yield replace(
+            batch,
+            start=batch.start[rows],
+            end=batch.end[rows],
+            hash=batch.hash[rows],
+            row=row.astype(np.int32),
+            t_ms=batch.t_ms[part],
+            values=batch.values[part],
+        )
+
+
+def _note(answer: PostAnswer, samples: int, result: PushResult) -> None:
+    """Adds what became of a request of so many samples. The error that the server meant, where it took none."""
+    if answer.status < 300:
+        result.samples += samples
+        return
+    written = answer.headers.get("x-prometheus-remote-write-samples-written", "")
+    if answer.status != 400 or not written.isdecimal():
+        raise _error(answer.status, answer.body)
+    result.samples += int(written)
+    text = answer.body.decode(errors="replace").strip()
+    found = _REJECTED.fullmatch(text)
+    if found is None:  # another server's words
+        result.reject("rejected", samples - int(written), text)
+        return
+    for part in found[2].split(", "):
+        count, _, reason = part.partition(" ")
+        result.reject(reason, int(count) if count.isdecimal() else 0, found[1])
 
 
 def _query_form(query: Query) -> dict[str, object]:
@@ -176,7 +215,7 @@ def _error(status: int, body: bytes) -> TreeringError:
     except (orjson.JSONDecodeError, KeyError, TypeError):
         text = body.decode(errors="replace")[:1000].strip()
     text = f"{text} (status {status})"
-    if status in (429, 422) and "limit" in text:
+    if status == 429 or (status == 422 and "limit" in text):
         return LimitExceeded(text, retry_after_s=1 if status == 429 else None)
     kinds: dict[int, type[TreeringError]] = {400: BadData, 404: NotFound, 422: QueryFailed, 503: Unavailable}
     return kinds.get(status, Unavailable if status >= 500 else BadData)(text)

@@ -71,6 +71,16 @@ def import_mimir(source: str, **flags: Any) -> None:
     _import("mimir", source, flags)
 
 
+@import_group.command("remote-read")
+@click.argument("source")
+@import_options
+@click.option("--window", default="2h", show_default=True, metavar="DURATION", help="Time asked for at once; bounds the memory.")
+@click.option("--source-tenant", metavar="ID", help="Tenant to ask for (X-Scope-OrgID).")
+def import_remote_read(source: str, **flags: Any) -> None:
+    """Whatever a server (http://…) gives by Prometheus' remote read, in streamed chunks; needs --start."""
+    _import("remote-read", source, flags)
+
+
 @import_group.command("openmetrics")
 @click.argument("source")
 @import_options

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from treering.config import Config
+from tsdb import kernel
 from tsdb.bucket import open_bucket
 from tsdb.model.errors import TreeringError
 
@@ -112,7 +113,7 @@ def _clock(config: Config) -> tuple[bool, str]:
 
 
 def _cache(config: Config) -> tuple[bool, str]:
-    folder = Path(__file__).parent.parent / "tsdb" / "kernel"
+    folder = Path(kernel.__path__[0])
     place = os.environ.get("NUMBA_CACHE_DIR")
     if place or os.access(folder, os.W_OK):
         return True, f"compiled kernels are kept in {place or folder / '__pycache__'}"

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from remote.tenants import ANONYMOUS, check_tenant
 from treering.import_blocks import block_parts, find_blocks, owners_of
 from treering.import_part import Part, Wanted
 from treering.import_progress import Progress
+from treering.import_remote import RemoteServer, remote_parts
 from treering.import_table import TableColumns, csv_parts, parquet_parts
 from treering.import_text import text_parts
 from treering.importing import ImportOptions, ImportReport, import_parts, utc_text
-from treering.times import to_ms
+from treering.times import parse_duration_ms, to_ms
 from tsdb.bucket import Bucket, PrefixBucket, open_bucket
 from tsdb.model.errors import BadData, NotFound
 from tsdb.model.source import MAX_MS, MIN_MS
 
+_FILES = ("openmetrics", "csv", "parquet")
 SHOWN_FAILURES = 20
 """Parts that are named at the end of an import; all are told as they fail."""
 
@@ -79,6 +82,13 @@ def _sources(kind: str, place: str, wanted: Wanted, flags: Mapping[str, Any]) ->
             for owner in owners:
                 parts = list(block_parts(bucket, find_blocks(bucket, owner), wanted))
                 yield flags["tenant"] or owner, sum(part.weight for part in parts), parts
+        case "remote-read":
+            if flags["start"] is None:
+                raise BadData("remote-read needs --start: a server does not tell when its history begins")
+            bounded = replace(wanted, end_ms=min(wanted.end_ms, _now_ms()))
+            server = RemoteServer(place, flags["source_tenant"])
+            window_ms = max(parse_duration_ms(flags["window"], name="window"), 1)
+            yield tenant, max(bounded.end_ms - bounded.start_ms, 0), remote_parts(server, bounded, window_ms=window_ms)
         case "openmetrics":
             yield tenant, size, text_parts(Path(place), wanted, timestamps=flags["timestamps"])
         case "csv":
@@ -101,8 +111,8 @@ def _source_bucket(place: str) -> Bucket:
 @contextmanager
 def _as_file(source: str, kind: str) -> Iterator[str]:
     """The source, standard input as a temporary file, for parts are read by their places."""
-    if source != "-" or kind in ("blocks", "mimir"):
-        if kind not in ("blocks", "mimir") and not Path(source).is_file():
+    if source != "-" or kind not in _FILES:
+        if kind in _FILES and not Path(source).is_file():
             raise NotFound(f"{source}: there is no such file")
         yield source
         return

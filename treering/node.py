@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,13 @@ class Node:
         self.started_ms = self.now_ms()
         ingesting = bool({"all", "ingester"} & set(config.target))
         self._lock = _lock_folder(Path(config.data)) if ingesting else None
+        with ExitStack() as undo:
+            if self._lock is not None:
+                undo.callback(os.close, self._lock)  # a node that cannot start leaves the folder free
+            self._wire(config, ingesting=ingesting)
+            undo.pop_all()
+
+    def _wire(self, config: Config, *, ingesting: bool) -> None:
         self.limits: LimitsTable = limits_table(config.limits, config.tenant_limits)
         self.bucket: Bucket = open_bucket(config.bucket or str(Path(config.data) / "bucket"))
         self._quorum_pool = ThreadPoolExecutor(max(1, config.ingesters * 4), "quorum") if config.ingesters > 1 else None

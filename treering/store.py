@@ -12,6 +12,7 @@ from promql.ast import Definition
 from promql.explain import Explanation
 from promql.parser import parse_selector
 from promql.user_functions import define
+from treering.caret import carets
 from treering.frame import batch_of_frame
 from treering.listing import Sets
 from treering.node import Query
@@ -99,7 +100,8 @@ class Store:
         at_ms = self._ms(at)
         lookback_ms = step_to_ms(lookback) if lookback else None
         query = Query(expr, at_ms, at_ms, 0, lookback_ms, timeout, resolution_ms=parse_resolution_ms(downsample, name="downsample"))
-        return self._backend.query(query, limit=limit)
+        with carets(expr):
+            return self._backend.query(query, limit=limit)
 
     def query_range(
         self,
@@ -120,7 +122,8 @@ class Store:
         """
         query = self._range(expr, start, end, step, lookback=lookback, timeout=timeout, stats=stats)
         query = dataclasses.replace(query, resolution_ms=parse_resolution_ms(downsample, name="downsample"))
-        return self._backend.query(query, limit=limit)
+        with carets(expr):
+            return self._backend.query(query, limit=limit)
 
     def explain(
         self,
@@ -145,7 +148,8 @@ class Store:
         else:
             query = self._range(expr, start, end, step, lookback=lookback, timeout=timeout, stats=False)
         query = dataclasses.replace(query, resolution_ms=parse_resolution_ms(downsample, name="downsample"))
-        return self._backend.explain(query, analyze=analyze)
+        with carets(expr):
+            return self._backend.explain(query, analyze=analyze)
 
     def register(self, name: str, function: Callable[..., object], kind: str = "instant", *, replace: bool = False) -> None:
         """Let queries of this store call a NumPy function by a name, at once.
@@ -163,9 +167,9 @@ class Store:
         return {one.name: f"{one.name}({', '.join(one.args)})\n{one.doc}" for one in self._backend.functions()}
 
     def select(self, selector: str, start: TimeLike = "-1h", end: TimeLike = "now") -> Result:
-        """The raw samples of the series that a selector names, in (start, end]; no PromQL evaluation."""
+        """The raw samples of the series that a selector names, in (start, end], stale markers left out; no PromQL evaluation."""
         start_ms, end_ms = self._ms(start), self._ms(end)
-        return Result.of_samples(self._backend.select(parse_selector(selector), start_ms=start_ms + 1, end_ms=end_ms + 1))
+        return Result.of_samples(self._backend.select(_matchers(selector), start_ms=start_ms + 1, end_ms=end_ms + 1))
 
     def series(
         self, match: Matchers = None, start: TimeLike = "-1d", end: TimeLike = "now", *, limit: int = 0
@@ -234,4 +238,9 @@ def nice_step_ms(range_ms: int) -> int:
 def _sets(match: Matchers) -> Sets:
     if match is None:
         return [()]
-    return [parse_selector(text) for text in ([match] if isinstance(match, str) else match)]
+    return [_matchers(text) for text in ([match] if isinstance(match, str) else match)]
+
+
+def _matchers(selector: str) -> tuple[Matcher, ...]:
+    with carets(selector):
+        return parse_selector(selector)

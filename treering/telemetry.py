@@ -89,11 +89,12 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = {"ts": self.formatTime(record, self.datefmt), "level": record.levelname.lower(), "msg": record.getMessage()}
         fields |= {key: str(value) for key, value in getattr(record, "fields", {}).items()}
+        fields = {key: value[:MAX_LOGGED_TEXT] for key, value in fields.items()}
         if record.exc_info:
-            fields["error"] = self.formatException(record.exc_info)
+            fields["error"] = self.formatException(record.exc_info)[-MAX_LOGGED_TEXT:]  # its end says what went wrong
         if self._as_json:
-            return json.dumps({key: value[:MAX_LOGGED_TEXT] for key, value in fields.items()})
-        return " ".join(f"{key}={_logfmt(value[:MAX_LOGGED_TEXT])}" for key, value in fields.items())
+            return json.dumps(fields)
+        return " ".join(f"{key}={_logfmt(value)}" for key, value in fields.items())
 
 
 def start_logging(*, level: str, as_json: bool) -> None:
@@ -105,5 +106,8 @@ def start_logging(*, level: str, as_json: bool) -> None:
 
 
 def _logfmt(value: str) -> str:
-    plain = value and all(c > " " and c not in '="\\' and c.isprintable() for c in value)
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    if value.isprintable():
+        plain = value and not any(c in ' ="\\' for c in value)
+        return value if plain else json.dumps(value, ensure_ascii=False)
+    quoted = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)  # nothing that could steer a terminal

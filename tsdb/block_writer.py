@@ -30,7 +30,7 @@ MAX_SLABS = 64
 MAX_PART_BYTES = 64 << 20
 """A pages object is put when it has this size: what a bucket holds in memory at once."""
 GATHER_WORDS = 1 << 20
-"""Small batches are joined up to so many numbers first: pages do not cross batches."""
+"""Small batches are joined up to so many numbers first, and up to a row of pages: pages do not cross batches."""
 
 Column = TypeVar("Column", I64, F64)
 
@@ -60,7 +60,7 @@ class BlockWriter:
         first_row = self._index.series
         self._index.add_series(batch.series)
         words = _words(batch)
-        slabs = _slabs(words)
+        slabs = _slabs(int(words[-1]), len(words) - 1)
         for a, b in _rows(words, slabs * PAGE_WORDS):
             for slab in _cut(batch, a, b, slabs):
                 self._add_page(slab, first_row + a, first_row + b)
@@ -136,16 +136,16 @@ def part_name(number: int) -> str:
 
 
 def gather(batches: Iterable[SeriesBatch]) -> Iterator[SeriesBatch]:
-    """The same series with small neighbouring batches joined."""
+    """The same series with small neighbouring batches joined, until they fill a row of pages."""
     waiting: list[SeriesBatch] = []
-    words = 0
+    words = series = 0
     for batch in batches:
         if len(batch):
             waiting.append(batch)
-            words += int(_words(batch)[-1])
-        if words >= GATHER_WORDS:
+            words, series = words + int(_words(batch)[-1]), series + len(batch)
+        if words >= GATHER_WORDS and words >= _slabs(words, series) * PAGE_WORDS:
             yield _join(waiting)
-            waiting, words = [], 0
+            waiting, words, series = [], 0, 0
     if waiting:
         yield _join(waiting)
 
@@ -177,10 +177,9 @@ def _words(batch: SeriesBatch) -> I64:
     return np.asarray(words + before - before[0])
 
 
-def _slabs(words: I64) -> int:
-    """How many slabs of time the pages of a batch have, by the mean length of its series."""
-    mean = int(words[-1]) // (2 * (len(words) - 1))
-    return min(MAX_SLABS, max(1, round(mean / SLAB_SAMPLES)))
+def _slabs(words: int, series: int) -> int:
+    """How many slabs of time the pages of series have that have so many numbers together."""
+    return min(MAX_SLABS, max(1, round(words // (2 * series) / SLAB_SAMPLES)))
 
 
 def _rows(words: I64, limit: int) -> Iterator[tuple[int, int]]:

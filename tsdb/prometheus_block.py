@@ -92,6 +92,10 @@ class PrometheusBlock:
         found = table.take(rows[np.diff(before)[rows] > 0])
         return found.take(~_same_as_before(found))
 
+    def chunks(self, chunk: I64) -> Chunks:
+        """The chunks of these numbers (see `PrometheusIndex`), read and checked, in the order asked for."""
+        return self._read(*self._places(chunk))
+
     def _rows(self, selection: Selection) -> tuple[SeriesTable, I64]:
         """(all series, the places of the matching ones in the order of series)."""
         table = self.index.series

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 
@@ -109,6 +110,33 @@ def test_native_histograms_are_what_was_sent(snapshot: Path) -> None:
     assert found.histograms is not None and sent.histograms is not None and sent.histogram_at is not None
     unhinted = [replace(h, hint=np.zeros_like(h.hint)) for h in (found.histograms, sent.histograms)]
     assert same_samples(replace(found, histograms=_no_empty(unhinted[0])), replace(sent, histograms=_no_empty(unhinted[1])))
+
+
+def test_remote_read_gives_the_same_as_a_snapshot(peer: Program, snapshot: Path, tmp_path: Path) -> None:
+    run("import", "prometheus-block", snapshot, "--data", tmp_path / "a")
+    times = ("--start", str(START_MS // 1000), "--end", str((START_MS + LENGTH_MS + 60_000) // 1000))
+    told = run("import", "remote-read", peer.url, "--data", tmp_path / "b", *times, "--window", "25m", "--verify")
+    assert "5 parts of up to" in told and "0 parts were imported before" in told
+    assert "5 parts were imported before" in run(
+        "import", "remote-read", peer.url, "--data", tmp_path / "b", *times, "--window", "25m"
+    )
+    for name in ("a", "b"):
+        run(
+            "export",
+            "parquet",
+            "--match",
+            '{__name__!=""}',
+            "--bucket",
+            tmp_path / name / "bucket",
+            "-o",
+            tmp_path / f"{name}.parquet",
+        )
+    one, other = (pyarrow.parquet.read_table(tmp_path / f"{name}.parquet").drop(["histogram"]) for name in ("a", "b"))
+    assert one.num_rows == other.num_rows > 20_000
+    for column in ("time", "labels"):
+        assert one.column(column).to_pylist() == other.column(column).to_pylist()
+    values = [table.column("value").combine_chunks().fill_null(0.0).to_numpy().view(np.uint64) for table in (one, other)]
+    assert np.array_equal(*values)
 
 
 def test_promtool_reads_what_is_exported(snapshot: Path, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_version() -> None:
         (("config", "check", "--enable-feature", "promql"), ("unknown feature 'promql'",)),
         (("query", "up", "--url", "http://127.0.0.1:1"), ("http://127.0.0.1:1/api/v1/query", "refused")),
         (("query", "up", "--url", "ftp://x"), ("unknown scheme 'ftp'",)),
-        (("query", "sum(", "--data", "new"), ("1:5: parse error",)),
+        (("query", "sum(", "--data", "new"), ("1:5: parse error", "\nsum(\n    ^")),
         (("query", "up", "--at", "yesterday", "--data", "new"), ('"time"', "yesterday")),
         (("query", "up", "--range", "soon", "--data", "new"), ("soon",)),
         (("blocks", "inspect", "NOPE", "--bucket", "new"), ("no block NOPE in new",)),

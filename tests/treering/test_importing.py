@@ -14,7 +14,7 @@ from tests.tsdb import prometheus_files as files
 from tests.tsdb.batches import grid_batch, histogram_batch, same_samples
 from tests.tsdb.test_prometheus_block import chunk, points, row, some_series
 from treering.cli import main
-from treering.import_part import Part, Wanted, content_of, fingerprint
+from treering.import_part import Content, Part, Wanted, content_of, fingerprint
 from treering.import_progress import Progress
 from treering.import_text import line_ranges, parse_series, parse_text
 from treering.importing import MARKERS, ImportOptions, ImportReport, import_parts, windows_of
@@ -111,6 +111,24 @@ def test_killed_before_any_put_the_next_run_finishes(tmp_path: Path) -> None:
     print(f"{points_} crash points")
 
 
+def test_years_are_read_in_turns_of_a_few_windows(tmp_path: Path) -> None:
+    """400 days are fifteen blocks of 28 days, four at a time; what is empty makes none."""
+    batch = grid_batch(5, 400, step_ms=24 * HOUR_MS, start_ms=-50 * 24 * HOUR_MS)
+    batch = batch.where((batch.t_ms < 100 * 24 * HOUR_MS) | (batch.t_ms > 200 * 24 * HOUR_MS))
+    asked: list[tuple[int, int]] = []
+
+    def read(start_ms: int, end_ms: int) -> Iterator[SeriesBatch]:
+        asked.append((start_ms, end_ms))
+        return content.read(start_ms, end_ms)
+
+    content = content_of(batch)
+    part = Part("years", "years", 1, lambda: Content(content.min_ms, content.max_ms, read))
+    report = run(FolderBucket(tmp_path), part, verify=True)
+    assert same_samples(stored(FolderBucket(tmp_path)), batch)
+    assert len(asked) == 4 and all(end - start <= 4 * 28 * 24 * HOUR_MS for start, end in asked)
+    assert report.blocks == len({t // (28 * 24 * HOUR_MS) for t in batch.t_ms.tolist()}) < 15
+
+
 def test_a_damaged_marker_is_none(tmp_path: Path) -> None:
     bucket, batch = FolderBucket(tmp_path), grid_batch(2, 10)
     run(bucket, part_of(batch))
@@ -125,7 +143,7 @@ def test_a_part_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path) -> 
         yield grid_batch(2, 10)
         raise Corrupt("chunks/000001, chunk at byte 8: broken")
 
-    bad = Part("bad", "bad", 1, lambda: type(content_of(grid_batch(2, 10)))(0, 10**6, lambda start_ms, end_ms: broken()))
+    bad = Part("bad", "bad", 1, lambda: Content(0, 10**6, lambda start_ms, end_ms: broken()))
     bucket = FolderBucket(tmp_path)
     report = run(bucket, bad, part_of(grid_batch(3, 5), "good"))
     assert [(f.name, f.problem) for f in report.failures] == [("bad", "chunks/000001, chunk at byte 8: broken")]

@@ -1,10 +1,13 @@
 """`Store`: every method over a folder (memory and blocks), a server, and a bucket on S3 (moto's), with equal answers."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -22,7 +25,7 @@ from treering.config import Config
 from treering.node import Node
 from treering.result import Result
 from treering.store import Store, nice_step_ms
-from tsdb.model.errors import BadData, QueryFailed, Unavailable
+from tsdb.model.errors import BadData, LimitExceeded, QueryFailed, Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.series import STALE_NAN
 from tsdb.model.write import WriteBatch
@@ -368,10 +371,37 @@ def test_a_server_that_is_gone() -> None:
         treering.open("http://127.0.0.1:1").query("up")
 
 
-def test_headers_and_tenant_are_sent(stores: dict[str, Store], program: Program) -> None:
-    store = treering.open(program.url, tenant="a/b", headers={"X-Dashboard-Uid": "d"})
-    with pytest.raises(BadData, match="a/b"):
-        store.query("up")
+class Receiver(BaseHTTPRequestHandler):
+    """A server that knows remote write 1.0 only, and remembers the headers it was sent."""
+
+    sent: ClassVar[list[dict[str, str]]] = []
+
+    def do_POST(self) -> None:
+        self.sent.append({name.lower(): text for name, text in self.headers.items()})
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert len(body) > 0
+        self.send_response(415 if "v2" in self.headers["Content-Type"] else 429 if self.headers.get("X-Slow") else 204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+def test_a_server_of_version_1_and_the_headers_that_are_sent() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}"
+            store = treering.open(url, tenant="team-a", headers={"Authorization": "Bearer x"})
+            assert store.write({"time": [START_S], "value": [1.0]}, metric="m").samples == 1
+            with pytest.raises(LimitExceeded, match="429"):
+                treering.open(url, headers={"X-Slow": "1"}).write({"time": [START_S], "value": [1.0]}, metric="m")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert [sent["x-prometheus-remote-write-version"] for sent in Receiver.sent[:2]] == ["2.0.0", "0.1.0"]
+    assert all((sent["x-scope-orgid"], sent["authorization"]) == ("team-a", "Bearer x") for sent in Receiver.sent[:2])
 
 
 @pytest.mark.parametrize(("range_ms", "step_ms"), [(0, 1000), (500_000, 1000), (500_001, 2000), (86_400_000, 300_000), (10**12, 2_073_600_000)])

@@ -114,6 +114,7 @@ def test_start_times_come_back_where_there_are_any(monkeypatch: pytest.MonkeyPat
 def test_many_batches_are_one_block_and_parts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_writer, "MAX_PART_BYTES", 20_000)
     monkeypatch.setattr(block_writer, "GATHER_WORDS", 2000)
+    monkeypatch.setattr(block_writer, "PAGE_WORDS", 2000)
     parts = [grid_batch(50, 100, metric=f"m{i:02d}", seed=i) for i in range(20)]
     bucket = Memory()
     meta = write(bucket, *parts)

@@ -183,3 +183,22 @@ def test_places_that_are_no_bucket(place: str) -> None:
 def test_places_that_are(tmp_path: Path) -> None:
     assert open_bucket(str(tmp_path)) == open_bucket(tmp_path) == open_bucket(f"file://{tmp_path}") == FolderBucket(tmp_path)
     assert open_bucket("relative/path") == FolderBucket(Path("relative/path"))
+
+
+def test_folders_are_the_next_parts_of_keys(bucket: Bucket) -> None:
+    for key in ("a/1/x", "a/2/x", "a/2/y", "b/x", "top", "a/file"):
+        bucket.put(key, b"x")
+    assert list(bucket.folders()) == ["a", "b"]
+    assert list(bucket.folders("a/")) == ["1", "2"]
+    assert list(bucket.folders("b/")) == [] and list(bucket.folders("none/")) == []
+
+
+def test_what_a_cut_off_put_left_is_swept_by_age(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    bucket.put("a/b/object", b"x")
+    left = tmp_path / "a" / "b" / "object~0123"
+    left.write_bytes(b"half")
+    written_ms = left.stat().st_mtime_ns // 1_000_000
+    assert bucket.sweep(written_ms) == 0 and left.exists()
+    assert PrefixBucket(bucket, "a").sweep(written_ms + 1) == 1 and not left.exists()
+    assert bucket.get("a/b/object") == b"x"

@@ -19,6 +19,8 @@ from tsdb.model.series import Bool, SeriesTable
 MAX_PATTERN_BYTES = 4096
 """Long enough for a Grafana variable with a hundred host names, short enough to compile in a millisecond."""
 
+_PLAIN_NAME = _stdlib_re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
 re2.set_fallback_notification(re2.FALLBACK_EXCEPTION)
 
 
@@ -42,8 +44,9 @@ class Matcher:
             compile_regex(self.value)
 
     def __str__(self) -> str:
-        from_labels = self.value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'{self.name}{self.op}"{from_labels}"'
+        """PromQL text; a name that is no plain word is quoted."""
+        name = self.name if _PLAIN_NAME.fullmatch(self.name) else _quoted(self.name)
+        return f"{name}{self.op}{_quoted(self.value)}"
 
     def matches(self, text: str) -> bool:
         """Whether one label value matches."""
@@ -97,6 +100,10 @@ def literal_alternatives(pattern: str) -> frozenset[str] | None:
     if _stdlib_re.search(r"[\\.+*?()\[\]{}^$]", pattern):
         return None
     return frozenset(pattern.split("|"))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
 def _code_point(found: "_stdlib_re.Match[str]") -> str:
