@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import cramjam
 import numpy as np
 
-from tsdb.model.labels import METRIC_NAME, Labels
+from tsdb.model.labels import METRIC_NAME, Labels, varint
 
 TIME_BYTES = 6
 """Varint bytes of a time in milliseconds between 2004 and 2109."""
@@ -33,7 +33,7 @@ class Template:
         for i, labels in enumerate(series):
             sample = b"\x12" + bytes([9 + 1 + TIME_BYTES]) + b"\x09" + bytes(8) + b"\x10" + bytes(TIME_BYTES)
             message = labels.encode() + sample
-            head = b"\x0a" + _varint(len(message))
+            head = b"\x0a" + varint(len(message))
             at += len(head) + len(message)
             self._times[i], self._values[i] = at - TIME_BYTES, at - TIME_BYTES - 9
             parts += [head, message]
@@ -43,7 +43,7 @@ class Template:
         """The snappy-compressed request with all samples at one time; values f64[n]."""
         eight = np.ascontiguousarray(values, np.float64).view(np.uint8).reshape(-1, 8)
         self._bytes[self._values[:, None] + np.arange(8)] = eight
-        self._bytes[self._times[:, None] + np.arange(TIME_BYTES)] = np.frombuffer(_varint(t_ms), np.uint8)
+        self._bytes[self._times[:, None] + np.arange(TIME_BYTES)] = np.frombuffer(varint(t_ms), np.uint8)
         return bytes(cramjam.snappy.compress_raw(self._bytes.tobytes()))
 
 
@@ -123,12 +123,3 @@ def _post(connection: http.client.HTTPConnection, path: str, body: bytes) -> Non
     text = response.read()
     if response.status // 100 != 2:
         raise RuntimeError(f"status {response.status}: {text[:300]!r}")
-
-
-def _varint(n: int) -> bytes:
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)

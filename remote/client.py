@@ -14,7 +14,7 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from remote.protos import write_v1_pb2, write_v2_pb2
 from remote.wire_extras import KINDS
 from tsdb.model.histogram import CUSTOM_BUCKETS_SCHEMA, Buckets, Histograms
-from tsdb.model.labels import Labels, decode_labels
+from tsdb.model.labels import Labels, decode_labels, varint
 from tsdb.model.write import I64, U8, HistogramSamples, WriteBatch
 
 HEADERS = {
@@ -84,7 +84,7 @@ def encode_v2(batch: WriteBatch) -> bytes:
 
     def refs(labels: Labels) -> bytes:
         numbers = [symbols.setdefault(text, len(symbols)) for pair in labels for text in pair]
-        return _field(1, b"".join(map(_varint, numbers)))
+        return _field(1, b"".join(map(varint, numbers)))
 
     label_sets = [decode_labels(batch.label_bytes[a:b].tobytes()) for a, b in zip(batch.start, batch.end, strict=True)]
     families = {told.metric: told for told in batch.metadata}
@@ -194,13 +194,4 @@ def _spans(spans: RepeatedCompositeFieldContainer[write_v2_pb2.BucketSpan], inde
 
 
 def _field(number: int, data: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(data)) + data
-
-
-def _varint(n: int) -> bytes:
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
+    return bytes([number << 3 | 2]) + varint(len(data)) + data

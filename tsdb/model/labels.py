@@ -80,6 +80,16 @@ def decode_labels(data: bytes) -> Labels:
     return Labels(tuple(pairs))
 
 
+def varint(n: int) -> bytes:
+    """A protobuf varint, in as few bytes as it takes."""
+    out = bytearray()
+    while n > 0x7F:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t", "\r": "\\r", "\x7f": "\\x7f"}
 
 
@@ -114,14 +124,5 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _encode_label(name: bytes, value: bytes) -> bytes:
-    body = b"\x0a" + _varint(len(name)) + name + b"\x12" + _varint(len(value)) + value
-    return b"\x0a" + _varint(len(body)) + body
-
-
-def _varint(n: int) -> bytes:
-    out = bytearray()
-    while n > 0x7F:
-        out.append(n & 0x7F | 0x80)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
+    body = b"\x0a" + varint(len(name)) + name + b"\x12" + varint(len(value)) + value
+    return b"\x0a" + varint(len(body)) + body
