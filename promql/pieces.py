@@ -1,6 +1,7 @@
 """Batches cut so that the work on one is short: between two of them a query can be stopped."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -36,5 +37,5 @@ def _cut(batch: SeriesBatch, work: float) -> Iterator[SeriesBatch]:
     if count <= 1:
         yield batch
         return
-    for rows in np.array_split(np.arange(len(batch)), count):
-        yield batch.take(rows)
+    edges = np.linspace(0, len(batch), count + 1).astype(np.int64).tolist()
+    yield from (batch.between(start, stop) for start, stop in pairwise(edges))

@@ -122,6 +122,7 @@ class TenantWork:
         self._tenant, self._bucket, self._place, self._duty, self._report = tenant, bucket, place, duty, report
         self._now_ms, self._stop, self._told = now_ms, stop, told
         self._incomplete: Mapping[str, int] = {}
+        self._news: Mapping[str, int] = {}
 
     def tick(self) -> None:
         self.scan()
@@ -139,6 +140,7 @@ class TenantWork:
         self.delete_marked()
         self.delete_incomplete()
         self.delete_spent()
+        self.delete_old_news()
         self.write_index()
 
     def rewrite_deleted(self) -> None:
@@ -152,7 +154,7 @@ class TenantWork:
 
     def scan(self) -> None:
         scan = scan_bucket(self._bucket, self._place.inventory)
-        self._place.inventory, self._incomplete = scan.inventory, scan.incomplete
+        self._place.inventory, self._incomplete, self._news = scan.inventory, scan.incomplete, scan.news
         self._place.scanned_ms, self._place.unfinished = self._now_ms, False
 
     def plan(self, *, rewrite_after_ms: int) -> list[Job]:
@@ -324,6 +326,13 @@ class TenantWork:
             if self._now_ms - tombstone.at_ms >= self._duty.options.delete_after_ms and spent(tombstone, inventory):
                 self._bucket.delete(tombstone.key)
                 self._place.inventory = self._place.inventory.without_tombstone(ulid)
+
+    def delete_old_news(self) -> None:
+        """News that the index has long since told, of writers that are no more. (A writer that adds to such old ones just now is
+        heard again at the next scan.)"""
+        for key, modified_ms in self._news.items():
+            if self._now_ms - modified_ms >= max(self._duty.options.incomplete_after_ms, 2 * self._duty.options.stale_ms):
+                self._bucket.delete(key)
 
     def remove_condemned(self, condemned_ms: int) -> None:
         if self._now_ms - condemned_ms >= self._duty.options.delete_after_ms:

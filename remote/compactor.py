@@ -14,6 +14,7 @@ from remote.limits import LimitsTable
 from remote.retention import retention_of
 from remote.store_gateway import is_tenant
 from tsdb.bucket import Bucket, PrefixBucket
+from tsdb.bucket_index import condemn
 from tsdb.compact import Job
 from tsdb.model.errors import TreeringError
 
@@ -39,7 +40,8 @@ class Compactor:
     ) -> None:
         self.options = options or CompactorOptions()
         self.condemned: frozenset[str] = frozenset()
-        """Tenants that are being deleted, as the last tick found them."""
+        """Tenants that are being deleted."""
+        self._not_found_yet: frozenset[str] = frozenset()
         self._bucket, self._limits, self._owns, self._told, self._entropy = bucket, limits, owns, told, entropy
         self._places: dict[str, Place] = {}
         self._swept_ms: int | None = None
@@ -63,7 +65,9 @@ class Compactor:
             done = len(report.made)
             self._guarded(tenant, now_ms, report, stop)
             self._last = tenant if len(report.made) > done else self._last
-        self.condemned = frozenset(name for name, place in self._places.items() if place.inventory.condemned_ms is not None)
+        found = frozenset(name for name, place in self._places.items() if place.inventory.condemned_ms is not None)
+        self._not_found_yet -= found
+        self.condemned = found | self._not_found_yet
         return report
 
     def rewrite_deleted(self, tenant: str, now_ms: int, stop: Callable[[], bool] = lambda: False) -> Report:
@@ -74,8 +78,11 @@ class Compactor:
             self._work(tenant, place, now_ms, report, stop).rewrite_deleted()
         return report
 
-    def hurry(self, tenant: str) -> None:
-        """Makes the next tick look at the tenant, however recently one did."""
+    def condemn(self, tenant: str, now_ms: int) -> None:
+        """Marks all that a tenant has as to be deleted; the next tick goes on from there. Raises what the bucket raises."""
+        self._not_found_yet |= {tenant}
+        self.condemned |= {tenant}
+        condemn(PrefixBucket(self._bucket, tenant), now_ms=now_ms)
         place = self._places.get(tenant)
         if place is not None:
             place.unfinished = True

@@ -41,5 +41,6 @@ def sparkline(values: npt.NDArray[np.float64]) -> str:
     finite = values[np.isfinite(values)]
     if not len(finite):
         return ""
-    low, span = finite.min(), np.ptp(finite) or 1.0
-    return "".join(BARS[int((v - low) / span * 7)] if math.isfinite(v) else " " for v in values)
+    halves, low = values / 2, finite.min() / 2  # the span of two floats need not be one
+    span = finite.max() / 2 - low or 1.0
+    return "".join(BARS[int((v - low) / span * 7)] if math.isfinite(v) else " " for v in halves)

@@ -15,7 +15,7 @@ from treering.config import Config
 from treering.telemetry import Gauge, Telemetry
 from tsdb.block_meta import BlockMeta
 from tsdb.bucket import Bucket, PrefixBucket
-from tsdb.bucket_index import add_news, condemn
+from tsdb.bucket_index import add_news
 from tsdb.model.errors import BadData, Unavailable
 from tsdb.model.source import Source
 
@@ -91,12 +91,10 @@ class Upkeep:
         check_tenant(tenant)
         if self.compactor is None:
             raise BadData("this node has no compactor (target: all or compactor)")
-        self.compactor.condemned |= {tenant}  # from here on its writes are refused
-        condemn(PrefixBucket(self._bucket, tenant), now_ms=self._now_ms())
+        self.compactor.condemn(tenant, self._now_ms())  # from here on its writes are refused
         for ingester in ingesters:
             ingester.forget(tenant)
         self._gateway.reload(tenant, self._now_ms())
-        self.compactor.hurry(tenant)
         log.info("tenant deleted", extra={"fields": {"tenant": tenant}})
 
     def gauges(self) -> Iterator[Gauge]:

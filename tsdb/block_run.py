@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tsdb.block import BATCH_SERIES, BATCH_WORDS, Block, Cell, cells_of
+from tsdb.block import BATCH_SERIES, Block, Cell, cells_of
 from tsdb.index import Directory, Index
 from tsdb.merge import merge_streams, merge_tables, union_tables
 from tsdb.model.errors import BadData, Corrupt, NotFound
@@ -26,8 +26,10 @@ from tsdb.part_cache import PartCache
 
 MAX_UNION_SERIES = 1 << 18
 """Series of all blocks together beyond which their labels (10 MB here) are not held at once, but merged a batch at a time."""
+BATCH_WORDS = 1 << 20
+"""Numbers in one batch: half a million samples, of which a few fit into the processor's cache together."""
 AHEAD = 2
-"""Batches that threads decode while the one before is used: with each 16 MB."""
+"""Batches that threads decode while the one before is used: with each 8 MB."""
 
 Made = TypeVar("Made")
 Damage = Callable[[str, Exception], str]

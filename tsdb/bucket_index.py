@@ -73,10 +73,14 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a listing of the whole bucket found; `incomplete` has of each block without meta.json when it was last written to."""
+    """What a listing of the whole bucket found.
+
+    `incomplete` has of each block without meta.json, `news` of each key of news, when it was last written to.
+    """
 
     inventory: Inventory
     incomplete: Mapping[str, int]
+    news: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +136,15 @@ def scan_bucket(bucket: Bucket, known: Inventory) -> Scan:
     sees that deletion too. One block that cannot be read hides no other. Unavailable where the bucket cannot be listed.
     """
     objects: dict[str, dict[str, int]] = {}
-    index_keys = []
+    index_keys, news = [], {}
     for info in bucket.list():
         folder, _, name = info.key.partition("/")
         if is_ulid(folder):
             objects.setdefault(folder, {})[name] = info.modified_ms
         elif folder == "index":
             index_keys.append(info.key)
+            if info.key.startswith(NEWS_PREFIX):
+                news[info.key] = info.modified_ms
     inventory, incomplete = _Found(), {}
     for ulid, names in objects.items():
         if META in names:
@@ -147,7 +153,7 @@ def scan_bucket(bucket: Bucket, known: Inventory) -> Scan:
             incomplete[ulid] = max(names.values())
         inventory.read_marks(bucket, ulid, names, known)
     inventory.read_edicts(bucket, index_keys, known.tombstones)
-    return Scan(inventory.done(), incomplete)
+    return Scan(inventory.done(), incomplete, news)
 
 
 def read_inventory(bucket: Bucket, known: Inventory, *, now_ms: int, stale_ms: int = STALE_MS) -> Inventory:
@@ -206,8 +212,8 @@ def condemn(bucket: Bucket, *, now_ms: int) -> None:
 def answering(inventory: Inventory, *, now_ms: int, ignore_after_ms: int) -> tuple[LiveBlock, ...]:
     """The blocks that a reader reads, by time: those that no other replaces and that are not marked as deleted.
 
-    A block of windows that a deletion touches is passed over where there are finer ones, which can leave out single samples. A block
-    that others replace is read until `ignore_after_ms` after its mark, by when every reader knows these others.
+    Windows that a deletion touches are passed over where there are finer blocks, which can leave out single samples. A block that
+    others replace is read until `ignore_after_ms` after its mark, by when every reader knows these others.
     """
     if inventory.condemned_ms is not None:
         return ()

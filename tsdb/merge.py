@@ -136,8 +136,8 @@ def merge_streams(streams: Sequence[Iterator[SeriesBatch]]) -> Iterator[SeriesBa
         for i, batch in enumerate(held):
             if batch is not None:
                 cut = _until(batch.series, bound)
-                ready.append(_rows(batch, 0, cut))
-                held[i] = _rows(batch, cut, len(batch)) if cut < len(batch) else None
+                ready.append(batch.between(0, cut))
+                held[i] = batch.between(cut, len(batch)) if cut < len(batch) else None
         merged = merge_batches(ready)
         yield replace(merged, warnings=tuple(dict.fromkeys(warnings)))
         warnings = ()
@@ -178,19 +178,6 @@ def _until(series: SeriesTable, bound: Labels | None) -> int:
         else:
             high = middle
     return low
-
-
-def _rows(batch: SeriesBatch, a: int, b: int) -> SeriesBatch:
-    """Series [a, b), sharing memory."""
-    if (a, b) == (0, len(batch)):
-        return batch
-    at = slice(int(batch.offsets[a]), int(batch.offsets[b]))
-    return replace(
-        batch, series=batch.series.take(slice(a, b)), offsets=batch.offsets[a : b + 1] - batch.offsets[a], t_ms=batch.t_ms[at],
-        values=batch.values[at], histogram_at=None if batch.histogram_at is None else batch.histogram_at[at],
-        start_ms=None if batch.start_ms is None else batch.start_ms[at],
-        windows=None if batch.windows is None else batch.windows[:, at],
-    )  # fmt: skip
 
 
 def _histogram_places(batches: Sequence[SeriesBatch]) -> I64:

@@ -1,12 +1,14 @@
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from remote.store_gateway import GatewayOptions, StoreGateway
+from remote.store_gateway import IDLE_MS, GatewayOptions, StoreGateway
 from tests.remote.batches import series_batch
 from tsdb.block_meta import BlockMeta, new_ulid
 from tsdb.block_writer import write_block
-from tsdb.bucket import FolderBucket, PrefixBucket
+from tsdb.bucket import FolderBucket, ObjectInfo, PrefixBucket
 from tsdb.model.errors import Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher
@@ -192,3 +194,74 @@ def test_open_blocks_are_bounded(tmp_path: Path) -> None:
     gateway.refresh(0)
     assert len(read(gateway.source("a"))[0][str(DOWN)]) == 10
     assert len(gateway._open) == 3
+
+
+class Flipping(FolderBucket):
+    """Flips a bit in the first reading of each range of a pages object, as a bad cable does."""
+
+    seen: ClassVar[set[tuple[str, int]]] = set()
+
+    def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+        data = super().get(key, start, size)
+        if "pages-" in key and (key, start) not in self.seen:
+            self.seen.add((key, start))
+            return bytes([data[0] ^ 1]) + data[1:]
+        return data
+
+
+def test_a_bit_that_flips_on_the_way_is_read_again(tmp_path: Path) -> None:
+    put(FolderBucket(tmp_path), "a", 0, 1)
+    gateway = StoreGateway(Flipping(tmp_path))
+    gateway.refresh(0)
+    found, warnings = read(gateway.source("a"))
+    assert warnings == () and found == {str(DOWN): [(0, 1.0)], str(UP): [(0, 2.0), (1, 3.0)]} and Flipping.seen
+
+
+def test_a_tenant_is_known_when_it_is_asked_for_and_forgotten_when_it_is_not(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    for i, tenant in enumerate("abc"):
+        put(bucket, tenant, 0, i)
+    gateway = StoreGateway(bucket, GatewayOptions(max_tenants=2))
+    gateway.refresh(0)
+    assert gateway.asked() == {}
+    for tenant in "abc":
+        assert len(read(gateway.source(tenant))[0]) == 2
+    assert set(gateway.asked()) == {"b", "c"}
+    gateway.refresh(IDLE_MS + 1)
+    assert gateway.asked() == {}
+
+
+def test_caches_are_bounded_and_count(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    for i in range(10):
+        put(bucket, "a", 100 * i, i)
+    gateway = StoreGateway(bucket, GatewayOptions(index_cache_bytes=4000, page_cache_bytes=2000))
+    gateway.refresh(0)
+    for _ in range(3):
+        assert len(read(gateway.source("a"))[0][str(DOWN)]) == 10
+        assert gateway.index_cache.size_bytes <= 4000 and gateway.page_cache.size_bytes <= 2000
+    large = StoreGateway(bucket)
+    large.refresh(0)
+    for _ in range(2):
+        read(large.source("a"))
+    assert large.index_cache.hits > 0 and large.page_cache.hits >= 10
+
+
+def test_what_is_told_is_seen_at_once_and_not_lost_to_an_older_reading(tmp_path: Path) -> None:
+    class Slow(FolderBucket):
+        """Tells of a block while the index is being read."""
+
+        def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+            found = list(super().list(prefix))
+            if told:
+                gateway.add("a", told.pop())
+            return iter(found)
+
+    first = put(FolderBucket(tmp_path), "a", 0, 1)
+    late = put(FolderBucket(tmp_path / "elsewhere"), "a", 100, 2)
+    told = [late]
+    gateway = StoreGateway(Slow(tmp_path))
+    gateway.refresh(0)
+    assert set(gateway.blocks("a").metas) == {first.ulid, late.ulid}
+    gateway.refresh(1)
+    assert set(gateway.blocks("a").metas) == {first.ulid}, "a reading that begins later knows better"

@@ -166,7 +166,7 @@ def test_the_good_part_of_a_request_is_kept_and_counted(tenant: Tenant, version:
     assert "(rejected: " in text and "2 too-far-in-future" in text and "1 invalid-histogram" in text
     assert "1 exemplar-labels-too-long" in text and len(text) < 1000
     found = tenant.floats()
-    assert found.pop('natives')[0][0] == 0
+    assert found.pop("natives")[0][0] == 0
     assert found == {'good{i="0"}': [(0, bits(1.5))], 'good{i="1"}': [(0, bits(5.5))]}
     assert [told.help for told in tenant.node.metadata((tenant.name,))] == ["Good."]
 
@@ -183,7 +183,9 @@ def test_an_equal_duplicate_is_counted_and_another_value_is_told(tenant: Tenant,
 
 
 def test_duplicates_inside_one_request(tenant: Tenant) -> None:
-    response = tenant.send(Sent(metric("up"), 1.0), Sent(metric("up"), 1.0), Sent(metric("up"), 2.0), Sent(metric("up"), 3.0, shift_ms=-5))
+    response = tenant.send(
+        Sent(metric("up"), 1.0), Sent(metric("up"), 1.0), Sent(metric("up"), 2.0), Sent(metric("up"), 3.0, shift_ms=-5)
+    )
     assert (response.status, counts(response)) == (400, ("3", "0", "0"))
     assert tenant.floats() == {"up": [(-5, bits(3.0)), (0, bits(1.0))]}
 
@@ -305,7 +307,9 @@ def test_the_pool_answers_each_of_many_senders(node: Node) -> None:
 
     def request(i: int) -> Request:
         good, kind = Sent(metric("up", i=str(i)), float(i)), i % kinds
-        series = {0: (good,), 1: (good,), 2: (good, Sent({}, 1.0)), 3: (good, Sent(metric("far"), 1.0, shift_ms=HOUR_MS))}.get(kind, ())
+        series = {0: (good,), 1: (good,), 2: (good, Sent({}, 1.0)), 3: (good, Sent(metric("far"), 1.0, shift_ms=HOUR_MS))}.get(
+            kind, ()
+        )
         version2 = i % 3 == 0
         body = b"broken" if kind == 4 else (body_v2 if version2 else body_v1)(Case("", series, (0, 0, 0)), NOW_MS)
         headers = (V2 if version2 else V1) | {"x-scope-orgid": tenants[i % 2].name}

@@ -231,7 +231,11 @@ def test_gzip(size: int, accept: str, content_type: str, packed: bool) -> None:
 
 @pytest.mark.parametrize(
     ("form", "words"),
-    [(b"a=%ff", "parameters cannot be read"), (b"a=\xff", "not UTF-8"), (b"&".join([b"a=1"] * 1001), "1001 parameters, over the limit")],
+    [
+        (b"a=%ff", "parameters cannot be read"),
+        (b"a=\xff", "not UTF-8"),
+        (b"&".join([b"a=1"] * 1001), "1001 parameters, over the limit"),
+    ],
 )
 def test_forms_that_cannot_be_read(form: bytes, words: str) -> None:
     status, _, body = ask(app(echo), "POST", "/x", form, headers=FORM)
@@ -263,5 +267,3 @@ def test_an_error_keeps_nothing_of_the_handler_alive() -> None:
         frames.append(trace.tb_frame.f_code.co_name)
         trace = trace.tb_next
     assert "refuse" not in frames
-
-

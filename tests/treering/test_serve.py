@@ -108,6 +108,33 @@ def test_a_full_stdout_does_not_keep_it_from_flushing(tmp_path: Path) -> None:
     assert len(list((store / "bucket").rglob("meta.json"))) == 1
 
 
+def test_background_work_outlives_a_bucket_that_is_gone_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TICK_S", "SELF_SCRAPE_S", "BLOCK_REFRESH_S", "COMPACT_S"):
+        monkeypatch.setenv(f"TREERING_{name}", "0.1")
+    monkeypatch.setenv("TREERING_IGNORE_DELETED_S", "10")
+    bucket = tmp_path / "store" / "bucket"
+    with treering(tmp_path / "store") as program:
+        write(program.url)
+        assert call(program.url, "POST", "/ingester/flush").status == 204
+        bucket.rename(tmp_path / "elsewhere")
+        bucket.write_text("no folder")
+        time.sleep(0.5)
+        assert call(program.url, "POST", "/ingester/flush").status == 503
+        assert call(program.url, "GET", "/-/healthy").status == 200
+        bucket.unlink()
+        (tmp_path / "elsewhere").rename(bucket)
+        since_s = time.time()
+        time.sleep(0.5)
+        assert call(program.url, "POST", "/ingester/flush").status == 204
+        query = {"query": 'count_over_time(up{job="treering"}[1m])', "time": time.time()}
+        count = int(call(program.url, "POST", "/api/v1/query", query).json()["data"]["result"][0]["value"][1])
+        newest = {"query": 'timestamp(up{job="treering"})'}
+        assert float(call(program.url, "POST", "/api/v1/query", newest).json()["data"]["result"][0]["value"][1]) > since_s
+        assert count > 5 and value(program.url) == "7"
+    text = program.log.read_text()
+    assert "Not a directory" in text and "Exception in thread" not in text, text
+
+
 def test_own_metrics_are_there_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TREERING_SELF_SCRAPE_S", "1")
     with treering(tmp_path / "store") as program:

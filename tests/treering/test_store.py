@@ -140,7 +140,9 @@ def test_all_answer_the_same(stores: dict[str, Store], asked: str) -> None:
 def test_the_answers_are_right(stores: dict[str, Store]) -> None:
     store = stores["s3"]
     assert store.query("requests_total", END_S)[{"job": "web"}].values[-1] == 3 * 239 * 1.1
-    assert store.series('requests_total{job="web"}', START_S, END_S) == [{"__name__": "requests_total", "job": "web", "code": "200"}]
+    assert store.series('requests_total{job="web"}', START_S, END_S) == [
+        {"__name__": "requests_total", "job": "web", "code": "200"}
+    ]
     assert store.labels(None, START_S, END_S) == ["__name__", "a.b", "code", "job", "ü"]
     assert store.label_values("a.b", None, START_S, END_S) == ['q"\\\n']
     hard = store.select("hard", START_S - 1, END_S)[0]
@@ -404,7 +406,9 @@ def test_a_server_of_version_1_and_the_headers_that_are_sent() -> None:
     assert all((sent["x-scope-orgid"], sent["authorization"]) == ("team-a", "Bearer x") for sent in Receiver.sent[:2])
 
 
-@pytest.mark.parametrize(("range_ms", "step_ms"), [(0, 1000), (500_000, 1000), (500_001, 2000), (86_400_000, 300_000), (10**12, 2_073_600_000)])
+@pytest.mark.parametrize(
+    ("range_ms", "step_ms"), [(0, 1000), (500_000, 1000), (500_001, 2000), (86_400_000, 300_000), (10**12, 2_073_600_000)]
+)
 def test_nice_steps(range_ms: int, step_ms: int) -> None:
     assert nice_step_ms(range_ms) == step_ms
 

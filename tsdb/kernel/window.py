@@ -18,28 +18,39 @@ def latest_samples(offsets, t_ms, values, bits, ends_ms, lookback_ms, index, out
 
     A stale marker makes the series absent. `bits` u64[m] are the bits of `values`.
     """
+    newest = np.empty(len(ends_ms), np.int64)  # the row that each step sees, counted from the start of the series; -1 = none
+    known, size = np.int64(0), np.int64(-1)
     for s in range(len(offsets) - 1):
         start, stop = offsets[s], offsets[s + 1]
-        hi = start
+        if stop - start != size or not same_times(t_ms, start, known, size):
+            hi = start
+            for j in range(len(ends_ms)):
+                while hi < stop and t_ms[hi] <= ends_ms[j]:
+                    hi += 1
+                newest[j] = hi - 1 - start if hi > start and t_ms[hi - 1] > ends_ms[j] - lookback_ms else -1
+        known, size = start, stop - start
         for j in range(len(ends_ms)):
-            end = ends_ms[j]
-            while hi < stop and t_ms[hi] <= end:
-                hi += 1
-            found = hi > start and t_ms[hi - 1] > end - lookback_ms and bits[hi - 1] != STALE_BITS
+            row = start + newest[j]
+            found = newest[j] >= 0 and bits[row] != STALE_BITS
             present[s, j] = found
-            index[s, j] = hi - 1 if found else -1
-            out[s, j] = values[hi - 1] if found else 0.0
+            index[s, j] = row if found else -1
+            out[s, j] = values[row] if found else 0.0
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def window_bounds(offsets, t_ms, ends_ms, range_ms, anchor_ms, lo, hi):
     """The rows lo:hi (i64[n, k] each) of every window; see `first_row` for anchor_ms."""
+    lows, highs = np.empty(len(ends_ms), np.int64), np.empty(len(ends_ms), np.int64)
+    known, size = np.int64(0), np.int64(-1)
     for s in range(len(offsets) - 1):
-        low = high = offsets[s]
+        start, stop = offsets[s], offsets[s + 1]
+        if stop - start != size or not same_times(t_ms, start, known, size):
+            sweep(t_ms, start, stop, ends_ms, range_ms, lows, highs)
+            for j in range(len(ends_ms) if anchor_ms > 0 else 0):
+                lows[j] = first_row(t_ms, start, start + lows[j], ends_ms[j] - range_ms, anchor_ms) - start
+        known, size = start, stop - start
         for j in range(len(ends_ms)):
-            low, high = slide(t_ms, low, high, offsets[s + 1], ends_ms[j], range_ms)
-            lo[s, j] = first_row(t_ms, offsets[s], low, ends_ms[j] - range_ms, anchor_ms)
-            hi[s, j] = high
+            lo[s, j], hi[s, j] = start + lows[j], start + highs[j]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -68,6 +79,29 @@ def slide(t_ms, low, high, stop, end, range_ms):
     while low < high and t_ms[low] <= end - range_ms:
         low += 1
     return low, high
+
+
+@register_jitable(error_model="numpy")
+def sweep(t_ms, start, stop, ends_ms, range_ms, lows, highs):
+    """The bounds of every window of one series, i64[k] each, counted from `start`."""
+    low = high = start
+    for j in range(len(ends_ms)):
+        low, high = slide(t_ms, low, high, stop, ends_ms[j], range_ms)
+        lows[j], highs[j] = low - start, high - start
+
+
+@register_jitable(error_model="numpy")
+def same_times(t_ms, a, b, size):
+    """Whether t_ms[a:a+size] equals t_ms[b:b+size]: series that are scraped together have the same windows."""
+    if size and (t_ms[a] != t_ms[b] or t_ms[a + size - 1] != t_ms[b + size - 1]):
+        return False
+    different = 0
+    for at in range(0, size, 256):  # in stretches: the inner loop vectorises, the outer one leaves early
+        for i in range(at, min(at + 256, size)):
+            different |= t_ms[a + i] ^ t_ms[b + i]
+        if different:
+            return False
+    return True
 
 
 @register_jitable(error_model="numpy")

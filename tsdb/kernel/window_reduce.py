@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
-from tsdb.kernel.window import first_row, resets_by_start, slide
+from tsdb.kernel.window import first_row, resets_by_start, same_times, sweep
 
 (
     SUM, AVG, STDVAR, STDDEV, CHANGES, RESETS, IRATE, IDELTA, DERIV, PREDICT_LINEAR, SMOOTHING,
@@ -30,31 +30,54 @@ def reduce_windows(
         longest = max(longest, offsets[s + 1] - offsets[s])
     scratch = np.empty(longest + 1)
     queue = np.empty(longest + 1, np.int64)
+    lows, highs, begins = np.empty(len(ends_ms), np.int64), np.empty(len(ends_ms), np.int64), np.empty(len(ends_ms), np.int64)
+    known, size = np.int64(0), np.int64(-1)
     for s in range(len(offsets) - 1):
         start, stop = offsets[s], offsets[s + 1]
-        low = high = start
-        summed = _prepare(code, t_ms, values, started_ms, start, stop, scratch)
-        head = tail = 0  # the queue of MIN, MAX and their times is queue[head:tail]; scratch[:tail] are QUANTILE's sorted values
-        for j in range(len(ends_ms)):
-            was_low, was_high = low, high
-            low, high = slide(t_ms, low, high, stop, ends_ms[j], range_ms)
-            if code >= QUANTILE:
-                tail = _slide_sorted(values, was_low, was_high, low, high, scratch, tail)
-            elif code >= MIN:
-                head, tail = _slide_queue(code, values, was_high, low, high, queue, head, tail)
-            begin = first_row(t_ms, start, low, ends_ms[j] - range_ms, anchor_ms)
-            present[s, j] = high - low >= smallest
-            if not present[s, j]:
-                continue
-            if code >= QUANTILE:
-                out[s, j] = _quantile(first[j], scratch, tail) if code == QUANTILE else _deviation(scratch, tail)
-            elif code >= MIN:
-                row = queue[head] if head < tail else high - 1  # only NaN: the last one
-                out[s, j] = values[row] if code <= MAX else t_ms[row] / 1000.0
-            elif summed:
-                out[s, j] = _from_sums(code, scratch, start, begin, high)
+        if stop - start != size or not same_times(t_ms, start, known, size):
+            sweep(t_ms, start, stop, ends_ms, range_ms, lows, highs)
+        known, size = start, stop - start
+        if code >= MIN:
+            _ordered_windows(code, t_ms, values, start, lows, highs, first, scratch, queue, out[s])
+        elif _prepare(code, t_ms, values, started_ms, start, stop, scratch):
+            if anchor_ms > 0:
+                _anchor(t_ms, start, ends_ms, range_ms, anchor_ms, lows, begins)
+                _summed_windows(code, scratch, begins, highs, out[s])
             else:
-                out[s, j] = _reduce(code, t_ms, values, started_ms, begin, high, at_ms[j], first[j], second[j])
+                _summed_windows(code, scratch, lows, highs, out[s])
+        elif code in (IRATE, IDELTA):
+            _last_windows(code, t_ms, values, started_ms, start, lows, highs, out[s])
+        else:
+            for j in range(len(lows)):
+                if highs[j] - lows[j] >= smallest:
+                    out[s, j] = _reduce(code, t_ms, values, start + lows[j], start + highs[j], at_ms[j], first[j], second[j])
+        for j in range(len(lows)):
+            present[s, j] = highs[j] - lows[j] >= smallest
+
+
+@register_jitable(error_model="numpy")
+def _anchor(t_ms, start, ends_ms, range_ms, anchor_ms, lows, begins):
+    for j in range(len(lows)):
+        begins[j] = first_row(t_ms, start, start + lows[j], ends_ms[j] - range_ms, anchor_ms) - start
+
+
+@register_jitable(error_model="numpy")
+def _ordered_windows(code, t_ms, values, start, lows, highs, first, scratch, queue, out):
+    """The windows of one series whose result follows from the order of their values."""
+    low = high = start
+    head = tail = 0  # the queue of MIN, MAX and their times is queue[head:tail]; scratch[:tail] are QUANTILE's sorted values
+    for j in range(len(lows)):
+        was_low, was_high = low, high
+        low, high = start + lows[j], start + highs[j]
+        if code >= QUANTILE:
+            tail = _slide_sorted(values, was_low, was_high, low, high, scratch, tail)
+            if high > low:
+                out[j] = _quantile(first[j], scratch, tail) if code == QUANTILE else _deviation(scratch, tail)
+        else:
+            head, tail = _slide_queue(code, values, was_high, low, high, queue, head, tail)
+            if high > low:
+                row = queue[head] if head < tail else high - 1  # only NaN: the last one
+                out[j] = values[row] if code <= MAX else t_ms[row] / 1000.0
 
 
 @register_jitable(error_model="numpy")
@@ -85,15 +108,36 @@ def _prepare(code, t_ms, values, started_ms, start, stop, sums):
 
 
 @register_jitable(error_model="numpy")
-def _from_sums(code, sums, start, low, high):
-    if code >= CHANGES:
-        return sums[high - 1 - start] - sums[low - start]
-    total = sums[high - start] - sums[low - start]
-    return total if code == SUM else total / (high - low)
+def _summed_windows(code, sums, lows, highs, out):
+    """The windows of one series from its running totals. (A call for each window would cost more than what it does.)"""
+    for j in range(len(lows)):
+        if highs[j] > lows[j]:
+            if code >= CHANGES:
+                out[j] = sums[highs[j] - 1] - sums[lows[j]]
+            else:
+                total = sums[highs[j]] - sums[lows[j]]
+                out[j] = total if code == SUM else total / (highs[j] - lows[j])
 
 
-@register_jitable(error_model="numpy", inline="always")
-def _reduce(code, t_ms, values, started_ms, low, high, at, first, second):
+@register_jitable(error_model="numpy")
+def _last_windows(code, t_ms, values, started_ms, start, lows, highs, out):
+    """IRATE and IDELTA: what the last two samples of each window tell."""
+    for j in range(len(lows)):
+        if highs[j] - lows[j] < 2:
+            continue
+        a, b = start + highs[j] - 2, start + highs[j] - 1
+        if code == IDELTA:
+            out[j] = values[b] - values[a]
+            continue
+        reset = values[b] < values[a]
+        if len(started_ms) > 0:
+            reset = reset or resets_by_start(started_ms[a], t_ms[a], started_ms[b], t_ms[b])
+        rise = values[b] if reset else values[b] - values[a]
+        out[j] = rise / ((t_ms[b] - t_ms[a]) / 1000.0)
+
+
+@register_jitable(error_model="numpy")
+def _reduce(code, t_ms, values, low, high, at, first, second):
     if code == SUM:
         return _sum(values, low, high)
     if code == AVG:
@@ -104,8 +148,6 @@ def _reduce(code, t_ms, values, started_ms, low, high, at, first, second):
         return np.sqrt(_variance(values, low, high))
     if code == SMOOTHING:
         return _smooth(values, low, high, first, second)
-    if code in (IRATE, IDELTA):
-        return _last_two(code, t_ms, values, started_ms, high)
     slope, intercept = _regression(t_ms, values, low, high, t_ms[low] if code == DERIV else at)
     return slope if code == DERIV else slope * first + intercept
 
@@ -169,18 +211,6 @@ def _smooth(values, low, high, smoothing, trend):
             slope = trend * (level - before) + (1.0 - trend) * slope
         before, level = level, smoothing * values[i] + (1.0 - smoothing) * (level + slope)
     return level
-
-
-@register_jitable(error_model="numpy", inline="always")
-def _last_two(code, t_ms, values, started_ms, high):
-    a, b = high - 2, high - 1
-    if code == IDELTA:
-        return values[b] - values[a]
-    reset = values[b] < values[a]
-    if len(started_ms) > 0:
-        reset = reset or resets_by_start(started_ms[a], t_ms[a], started_ms[b], t_ms[b])
-    rise = values[b] if reset else values[b] - values[a]
-    return rise / ((t_ms[b] - t_ms[a]) / 1000.0)
 
 
 @register_jitable(error_model="numpy")

@@ -1,9 +1,10 @@
 """How much counters and gauges rose in sliding windows: `rate`, `increase` and `delta`. For the arguments see `window`."""
 
+import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
-from tsdb.kernel.window import first_row, interpolate, resets_by_start, slide
+from tsdb.kernel.window import first_row, interpolate, resets_by_start, same_times, slide, sweep
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -13,27 +14,93 @@ def counter_windows(counter, per_second, range_s, offsets, t_ms, values, started
     started_ms: i64[m] start timestamps, 0 = unknown, or empty. overlap bool[n] is set where a sample's start timestamp lies
     before the sample ahead of it. Without start timestamps one pass: O(m + n k) but for windows that hold a counter reset.
     """
+    if len(started_ms) > 0:
+        _started_windows(
+            counter, per_second, range_s, offsets, t_ms, values, started_ms, ends_ms, range_ms, out, present, overlap
+        )  # fmt: skip
+        return
+    k = len(ends_ms)
+    lows, highs = np.empty(k, np.int64), np.empty(k, np.int64)
+    terms = np.empty((4, k))
+    known, size = np.int64(0), np.int64(-1)
     for s in range(len(offsets) - 1):
-        low = high = scan = offsets[s]
+        start, stop = offsets[s], offsets[s + 1]
+        if stop - start != size or not same_times(t_ms, start, known, size):
+            sweep(t_ms, start, stop, ends_ms, range_ms, lows, highs)
+            _terms(per_second, range_s, t_ms, start, lows, highs, ends_ms, range_ms, terms)
+        known, size = start, stop - start
+        _rises(counter, per_second, range_s, values, start, lows, highs, terms, out[s], present[s])
+
+
+@register_jitable(error_model="numpy")
+def _terms(per_second, range_s, t_ms, start, lows, highs, ends_ms, range_ms, terms):
+    """What the extrapolation of a window takes from its times, f64[4, k]: the sampled seconds, those to its start and to its end,
+
+    and the factor that follows, unless the counter has its zero point nearer than the start.
+    """
+    for j in range(len(ends_ms)):
+        count = highs[j] - lows[j]
+        if count < 2:
+            continue
+        first_ms, last_ms = t_ms[start + lows[j]], t_ms[start + highs[j] - 1]
+        to_start = (first_ms - (ends_ms[j] - range_ms)) / 1000.0
+        to_end = (ends_ms[j] - last_ms) / 1000.0
+        sampled = (last_ms - first_ms) / 1000.0
+        mean = sampled / (count - 1)
+        threshold = mean * 1.1
+        terms[0, j] = sampled
+        terms[1, j] = mean / 2.0 if to_start >= threshold else to_start
+        terms[2, j] = mean / 2.0 if to_end >= threshold else to_end
+        terms[3, j] = _factor(per_second, range_s, sampled, terms[1, j], terms[2, j])
+
+
+@register_jitable(error_model="numpy", inline="always")
+def _factor(per_second, range_s, sampled, to_start, to_end):
+    factor = (sampled + to_start + to_end) / sampled if sampled != 0.0 else 1.0
+    return factor / range_s if per_second else factor
+
+
+@register_jitable(error_model="numpy")
+def _rises(counter, per_second, range_s, values, start, lows, highs, terms, out, present):
+    """The windows of one series, whose samples begin at row `start`."""
+    scan = start
+    for j in range(len(lows)):
+        low, high = start + lows[j], start + highs[j]
+        present[j] = high - low > 1
+        if high - low < 2:
+            continue
+        first, factor = values[low], terms[3, j]
+        delta = values[high - 1] - first
+        if counter:
+            # scan is the first reset behind low, or high: while it is high, nothing needs adding
+            scan = max(scan, low + 1)
+            while scan < high and not values[scan] < values[scan - 1]:
+                scan += 1
+            for i in range(scan, high):
+                if values[i] < values[i - 1]:
+                    delta += values[i - 1]
+            if delta > 0.0 and first >= 0.0:
+                zero = terms[0, j] * (first / delta)
+                if zero < terms[1, j]:  # not beyond its zero point
+                    factor = _factor(per_second, range_s, terms[0, j], zero, terms[2, j])
+        out[j] = delta * factor
+
+
+@register_jitable(error_model="numpy")
+def _started_windows(counter, per_second, range_s, offsets, t_ms, values, started_ms, ends_ms, range_ms, out, present, overlap):
+    for s in range(len(offsets) - 1):
+        low = high = offsets[s]
         for j in range(len(ends_ms)):
             low, high = slide(t_ms, low, high, offsets[s + 1], ends_ms[j], range_ms)
             present[s, j] = False
             count = high - low
-            if count == 0 or (count == 1 and len(started_ms) == 0):
+            if count == 0:
                 continue
             delta = values[high - 1] - values[low]
-            if counter and len(started_ms) > 0:
+            if counter:
                 delta, overlaps = _add_resets_by_start(t_ms, values, started_ms, low, high, delta)
                 overlap[s] |= overlaps
-            elif counter:
-                # scan is the first reset behind low, or high: while it is high, nothing needs adding
-                scan = max(scan, low + 1)
-                while scan < high and not values[scan] < values[scan - 1]:
-                    scan += 1
-                for i in range(scan, high):
-                    if values[i] < values[i - 1]:
-                        delta += values[i - 1]
-            start = started_ms[low] if counter and len(started_ms) > 0 else 0
+            start = started_ms[low] if counter else 0
             begins = start != 0 and start > ends_ms[j] - range_ms and start < t_ms[low]
             if count == 1 and not begins:
                 continue

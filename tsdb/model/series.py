@@ -254,6 +254,22 @@ class SeriesBatch:
         at = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return self._pick(self.series.take(rows), offsets, at)
 
+    def between(self, start: int, stop: int) -> "SeriesBatch":
+        """The series start:stop, sharing memory."""
+        if (start, stop) == (0, len(self)):
+            return self
+        at = slice(int(self.offsets[start]), int(self.offsets[stop]))
+        return replace(
+            self,
+            series=self.series.take(slice(start, stop)),
+            offsets=self.offsets[start : stop + 1] - self.offsets[start],
+            t_ms=self.t_ms[at],
+            values=self.values[at],
+            histogram_at=None if self.histogram_at is None else self.histogram_at[at],
+            start_ms=None if self.start_ms is None else self.start_ms[at],
+            windows=None if self.windows is None else self.windows[:, at],
+        )
+
     def clip(self, start_ms: int, end_ms: int) -> "SeriesBatch":
         """Only the samples in [start_ms, end_ms); series left without a sample go."""
         inside = (self.t_ms >= start_ms) & (self.t_ms < end_ms)
