@@ -1,5 +1,7 @@
 """Time of a dashboard's queries over HTTP, beside VictoriaMetrics (its cache off) and Prometheus over the same samples.
 
+All are loaded first and then asked in turns, query by query, so that a busy machine is as busy for each of them.
+
 usage: python -m benchmarks.query [--series N] [--hours H] [--runs N] [--only PEER]
 """
 
@@ -11,6 +13,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -54,6 +57,10 @@ MORE = {
 """Twelve more, for the wide comparison."""
 
 
+SETTLE_S = 5
+"""After the load: merges and compactions that it set off are done then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Median wall seconds, server CPU seconds and answered series of one query."""
@@ -68,57 +75,71 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=5_000)
     parser.add_argument("--hours", type=float, default=6)
     parser.add_argument("--step", type=int, default=60, help="seconds")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--all", action="store_true", help="24 kinds instead of 12")
     parser.add_argument("--head", action="store_true", help="leave the samples in memory instead of flushing them to blocks")
     parser.add_argument("--only", action="append")
     choice = parser.parse_args()
     queries = {**DASHBOARD, **(MORE if choice.all else {})}
-    results = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for peer, start in {"treering": treering, "victoria-metrics": victoria, "prometheus": prometheus}.items():
-            if not choice.only or peer in choice.only:
-                with start(folder / peer) as program:
-                    results[peer] = measure(program, peer, queries, choice)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as running:
+        programs = {
+            peer: running.enter_context(start(Path(name) / peer))
+            for peer, start in {"treering": treering, "victoria-metrics": victoria, "prometheus": prometheus}.items()
+            if not choice.only or peer in choice.only
+        }
+        end_ms = int(time.time() * 1000) // 60_000 * 60_000
+        start_ms = end_ms - (int(choice.hours * 3_600_000 / SCRAPE_MS) - 1) * SCRAPE_MS
+        for peer, program in programs.items():
+            load(program, peer, start_ms, choice)
+        time.sleep(SETTLE_S)
+        results: dict[str, dict[str, Timing]] = {peer: {} for peer in programs}
+        for query, text in queries.items():
+            for peer, timing in ask(programs, text, start_ms, end_ms, choice).items():
+                results[peer][query] = timing
     report(results, queries, choice)
 
 
-def measure(program: Program, peer: str, queries: dict[str, str], choice: argparse.Namespace) -> dict[str, Timing]:
+def load(program: Program, peer: str, start_ms: int, choice: argparse.Namespace) -> None:
+    """Send all samples; those of Treering are flushed to blocks unless they are wanted in memory."""
     labels = fleet(choice.series, metric=METRIC)
     templates = [Template(labels[at : at + SERIES_A_REQUEST]) for at in range(0, len(labels), SERIES_A_REQUEST)]
     count = int(choice.hours * 3_600_000 / SCRAPE_MS)
-    end_ms = int(time.time() * 1000) // 60_000 * 60_000
-    start_ms = end_ms - (count - 1) * SCRAPE_MS
     values = counters_and_gauges(choice.series, count)
     send(program.url, program.write_path, rounds(templates, values, start_ms=start_ms, gap_ms=SCRAPE_MS, count=count, streams=1))
     if peer == "treering" and not choice.head:
         urllib.request.urlopen(program.url + "/ingester/flush", timeout=600).close()
-    time.sleep(3)
-    return {name: ask(program, peer, text, start_ms, end_ms, choice) for name, text in queries.items()}
 
 
-def ask(program: Program, peer: str, text: str, start_ms: int, end_ms: int, choice: argparse.Namespace) -> Timing:
-    form = {"query": text, "start": start_ms // 1000, "end": end_ms // 1000, "step": choice.step}
-    if peer == "victoria-metrics":
-        form["nocache"] = 1
+def ask(programs: dict[str, Program], text: str, start_ms: int, end_ms: int, choice: argparse.Namespace) -> dict[str, Timing]:
+    """The timing of one query at each peer, asked one after another in each run. The first run is not counted."""
+    form = {"query": text, "start": start_ms // 1000, "end": end_ms // 1000, "step": choice.step, "nocache": 1}
     body = urllib.parse.urlencode(form)
+    walls: dict[str, list[float]] = {peer: [] for peer in programs}
+    cpus: dict[str, list[float]] = {peer: [] for peer in programs}
+    series = {}
+    for run in range(choice.runs + 1):
+        for peer, program in programs.items():
+            cpu, began = program.cpu_s(), time.perf_counter()
+            data = post(program, body)
+            if run:
+                walls[peer].append(time.perf_counter() - began)
+                cpus[peer].append(program.cpu_s() - cpu)
+            series[peer] = data.count(b'"metric"')
+    return {peer: Timing(median(walls[peer]), sum(cpus[peer]) / choice.runs, series[peer]) for peer in programs}
+
+
+def post(program: Program, body: str) -> bytes:
+    """The answer to a range query, unpacked. RuntimeError unless it is a success."""
     connection = http.client.HTTPConnection(program.url.removeprefix("http://"), timeout=300)
-    seconds, series = [], 0
-    before = program.cpu_s()
-    for _ in range(choice.runs):
-        began = time.perf_counter()
-        connection.request("POST", "/api/v1/query_range", body, {"Content-Type": "application/x-www-form-urlencoded"})
-        response = connection.getresponse()
-        data = response.read()
-        seconds.append(time.perf_counter() - began)
-        if response.headers.get("Content-Encoding") == "gzip":
-            data = gzip.decompress(data)
-        if response.status != 200:
-            raise RuntimeError(f"{peer}: {text}: status {response.status}: {data[:300]!r}")
-        series = data.count(b'"metric"')
+    connection.request("POST", "/api/v1/query_range", body, {"Content-Type": "application/x-www-form-urlencoded"})
+    response = connection.getresponse()
+    data = response.read()
     connection.close()
-    return Timing(median(seconds), (program.cpu_s() - before) / choice.runs, series)
+    if response.headers.get("Content-Encoding") == "gzip":
+        data = gzip.decompress(data)
+    if response.status != 200:
+        raise RuntimeError(f"{program.url}: {body}: status {response.status}: {data[:300]!r}")
+    return data
 
 
 def report(results: dict[str, dict[str, Timing]], queries: dict[str, str], choice: argparse.Namespace) -> None:

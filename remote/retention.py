@@ -52,18 +52,18 @@ def retention_of(limits: Limits) -> Retention:
 
 
 def expired_blocks(metas: Sequence[BlockMeta], retention: Retention, *, now_ms: int) -> list[BlockMeta]:
-    """The blocks that hold nothing that is still to be kept.
+    """The blocks that hold nothing that is still to be kept, the coarsest first: raw samples do not go before their windows.
 
     What only the retention of its resolution lets go must be covered by a coarser block, lest it be gone before it was downsampled.
     """
     by_resolution = dict(retention.by_resolution)
     gone = []
     for meta in metas:
-        age_ms = now_ms - meta.max_ms
+        age_ms = now_ms - (meta.max_ms - (1 if meta.resolution_ms else 0))  # windows have times (start, end]
         of_resolution = by_resolution.get(meta.resolution_ms, 0)
         if (0 < retention.keep_ms <= age_ms) or (0 < of_resolution <= age_ms and _is_covered(meta, metas)):
             gone.append(meta)
-    return gone
+    return sorted(gone, key=lambda meta: -meta.resolution_ms)
 
 
 def expired_ranges(retention: Retention, *, now_ms: int) -> tuple[Tombstone, ...]:
