@@ -16,7 +16,8 @@ def carets(expr: str) -> Iterator[None]:
     try:
         yield
     except ParseError as error:
-        raise BadData(error.render()) from None
+        error.args = (error.render(),)
+        raise
     except BadData as error:
         found = _PLACE.search(str(error))
         if found is None:

@@ -4,8 +4,8 @@ Blocks of a closed window of time are merged, the widest window first: 2 h block
 blocks (replicas, late samples, backfill) are merged like neighbours, for merging is idempotent.
 
 `run` streams. It holds a batch of each source, BATCH_WORDS in all or one page row of each (1 MiB of a block of a day, at most
-64 MiB), about four times over while they are merged; and of the result one pages object (64 MiB) and the index, 4 bytes a label of each
-series.
+64 MiB), about four times over while they are merged; and of the result one pages object (64 MiB) and the index, 4 bytes a label of
+each series.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

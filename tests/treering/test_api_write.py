@@ -122,6 +122,8 @@ def test_headers_that_are_taken(tenant: Tenant, version: int, changed: dict[str,
     "changed",
     [
         {"content-type": "application/json"},
+        {"content-type": "image/png"},
+        {"content-encoding": "deflate"},
         {"content-type": "application/x-protobuf;proto=io.prometheus.write.v3.Request"},
         {"content-type": "application/x-protobuf;proto="},
         {"content-type": ""},
@@ -134,6 +136,16 @@ def test_headers_that_are_taken(tenant: Tenant, version: int, changed: dict[str,
 def test_headers_are_looked_at_before_the_body(tenant: Tenant, changed: dict[str, str]) -> None:
     response = tenant.post(b"0 no snappy at all", V2 | changed)
     assert response.status == 415 or (changed == {"content-type": ""} and response.status == 400), response
+    assert counts(response) == (None, None, None) and tenant.floats() == {}
+
+
+@pytest.mark.parametrize("first", [b"0", b"\xff"])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_corrupt_first_byte(tenant: Tenant, version: int, first: bytes) -> None:
+    case = Case("", (Sent(metric("up"), 1.0),), (1, 0, 0))
+    body = first + (body_v1 if version == 1 else body_v2)(case, NOW_MS)[1:]
+    response = tenant.post(body, V1 if version == 1 else V2)
+    assert response.status == 400 and b"snappy" in response.body
     assert counts(response) == (None, None, None) and tenant.floats() == {}
 
 

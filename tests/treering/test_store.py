@@ -19,6 +19,7 @@ from moto.server import ThreadedMotoServer
 import treering
 from benchmarks.peers import Program
 from benchmarks.peers import treering as serve
+from promql.errors import ParseError
 from remote.client import encode_v1, post_write
 from tests.remote.writes import write_batch
 from treering.config import Config
@@ -170,6 +171,7 @@ def test_explain_tells_the_tree(stores: dict[str, Store], kind: str) -> None:
 def test_parse_errors_have_a_caret(stores: dict[str, Store], kind: str, expr: str, words: Sequence[str]) -> None:
     with pytest.raises(BadData) as caught:
         stores[kind].query(expr)
+    assert isinstance(caught.value, ParseError) == (kind != "server")
     lines = str(caught.value).splitlines()
     assert all(word in str(caught.value) for word in words), lines
     at = next(i for i, line in enumerate(lines) if line.strip(" ^") == "" and "^" in line)

@@ -6,7 +6,7 @@ Cases and values are those of `prometheus/compliance`, `remotewrite/receiver`; e
 import random
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -214,6 +214,14 @@ def _histograms() -> Iterator[Case]:
         Sent(_metric("hist2", job="test"), histogram=native(5.2, "-")),
     )
     yield Case("two histograms", two, (0, 2, 0))
+    usage = [
+        Sent(_metric(f"{of}_usage", instance="server1"), histogram=native(8589934592.0, s))
+        for of, s in (("cpu", "+0"), ("ram", "+-"))
+    ]
+    told = tuple(replace(sent, family=Family(3, f"{sent.labels['__name__']} distribution", "ratio")) for sent in usage)
+    yield Case("two histograms, each with metadata", told, (0, 2, 0))
+    many = _metric("http_request_duration_seconds", job="api", instance="h:1", method="GET", status="200", endpoint="/api/v1/users")
+    yield Case("histogram, many labels and metadata", (Sent(many, histogram=native(0.25, "+-0"), family=Family(3, "D", "s")),), one)
     about = Family(3, "HTTP request duration in seconds", "seconds")
     trace = (Shown({"trace_id": "abc123def456", "span_id": "span789"}, 1.23),)
     yield Case("histogram, metadata", (Sent(api, histogram=native(2.5, "+-0"), family=about),), one)

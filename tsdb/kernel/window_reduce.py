@@ -31,11 +31,14 @@ def reduce_windows(
     scratch = np.empty(longest + 1)
     queue = np.empty(longest + 1, np.int64)
     lows, highs, begins = np.empty(len(ends_ms), np.int64), np.empty(len(ends_ms), np.int64), np.empty(len(ends_ms), np.int64)
+    x_sums, xx_sums = np.empty(len(ends_ms)), np.empty(len(ends_ms))
     known, size = np.int64(0), np.int64(-1)
     for s in range(len(offsets) - 1):
         start, stop = offsets[s], offsets[s + 1]
         if stop - start != size or not same_times(t_ms, start, known, size):
             sweep(t_ms, start, stop, ends_ms, range_ms, lows, highs)
+            if code in (DERIV, PREDICT_LINEAR):
+                _time_sums(code, t_ms, start, lows, highs, at_ms, x_sums, xx_sums)
         known, size = start, stop - start
         if code >= MIN:
             _ordered_windows(code, t_ms, values, start, lows, highs, first, scratch, queue, out[s])
@@ -47,10 +50,12 @@ def reduce_windows(
                 _summed_windows(code, scratch, lows, highs, out[s])
         elif code in (IRATE, IDELTA):
             _last_windows(code, t_ms, values, started_ms, start, lows, highs, out[s])
+        elif code in (DERIV, PREDICT_LINEAR):
+            _regressions(code, t_ms, values, start, lows, highs, at_ms, first, x_sums, xx_sums, out[s])
         else:
             for j in range(len(lows)):
                 if highs[j] - lows[j] >= smallest:
-                    out[s, j] = _reduce(code, t_ms, values, start + lows[j], start + highs[j], at_ms[j], first[j], second[j])
+                    out[s, j] = _reduce(code, values, start + lows[j], start + highs[j], first[j], second[j])
         for j in range(len(lows)):
             present[s, j] = highs[j] - lows[j] >= smallest
 
@@ -137,7 +142,7 @@ def _last_windows(code, t_ms, values, started_ms, start, lows, highs, out):
 
 
 @register_jitable(error_model="numpy")
-def _reduce(code, t_ms, values, low, high, at, first, second):
+def _reduce(code, values, low, high, first, second):
     if code == SUM:
         return _sum(values, low, high)
     if code == AVG:
@@ -146,10 +151,7 @@ def _reduce(code, t_ms, values, low, high, at, first, second):
         return _variance(values, low, high)
     if code == STDDEV:
         return np.sqrt(_variance(values, low, high))
-    if code == SMOOTHING:
-        return _smooth(values, low, high, first, second)
-    slope, intercept = _regression(t_ms, values, low, high, t_ms[low] if code == DERIV else at)
-    return slope if code == DERIV else slope * first + intercept
+    return _smooth(values, low, high, first, second)
 
 
 @register_jitable(error_model="numpy")
@@ -214,24 +216,42 @@ def _smooth(values, low, high, smoothing, trend):
 
 
 @register_jitable(error_model="numpy")
-def _regression(t_ms, values, low, high, origin):
-    """(slope per second, value at `origin`) by least squares."""
-    x_sum = x_rest = y_sum = y_rest = xy_sum = xy_rest = xx_sum = xx_rest = n = 0.0
-    constant = True
-    for i in range(low, high):
-        y = values[i]
-        constant = constant and (i == low or y == values[low])
-        n += 1.0
-        x = (t_ms[i] - origin) / 1000.0
-        x_sum, x_rest = _add(x, x_sum, x_rest)
-        y_sum, y_rest = _add(y, y_sum, y_rest)
-        xy_sum, xy_rest = _add(x * y, xy_sum, xy_rest)
-        xx_sum, xx_rest = _add(x * x, xx_sum, xx_rest)
-    if constant:
-        return (np.nan, np.nan) if np.isinf(values[low]) else (0.0, values[low])
-    x_sum, y_sum, xy_sum, xx_sum = x_sum + x_rest, y_sum + y_rest, xy_sum + xy_rest, xx_sum + xx_rest
-    slope = (xy_sum - x_sum * y_sum / n) / (xx_sum - x_sum * x_sum / n)
-    return slope, y_sum / n - slope * x_sum / n
+def _time_sums(code, t_ms, start, lows, highs, at_ms, x_sums, xx_sums):
+    """The sums over each window of the seconds from its origin and of their squares: of series with the same times the same."""
+    for j in range(len(lows)):
+        if highs[j] - lows[j] < 2:
+            continue
+        x_sum = x_rest = xx_sum = xx_rest = 0.0
+        origin = t_ms[start + lows[j]] if code == DERIV else at_ms[j]
+        for i in range(start + lows[j], start + highs[j]):
+            x = (t_ms[i] - origin) / 1000.0
+            x_sum, x_rest = _add(x, x_sum, x_rest)
+            xx_sum, xx_rest = _add(x * x, xx_sum, xx_rest)
+        x_sums[j], xx_sums[j] = x_sum + x_rest, xx_sum + xx_rest
+
+
+@register_jitable(error_model="numpy")
+def _regressions(code, t_ms, values, start, lows, highs, at_ms, seconds, x_sums, xx_sums, out):
+    """DERIV, the slope a second, and PREDICT_LINEAR, the value so many `seconds` after at_ms, by least squares."""
+    for j in range(len(lows)):
+        low, high = start + lows[j], start + highs[j]
+        if high - low < 2:
+            continue
+        origin, oldest = t_ms[low] if code == DERIV else at_ms[j], values[low]
+        y_sum = y_rest = xy_sum = xy_rest = 0.0
+        constant = True
+        for i in range(low, high):
+            y = values[i]
+            constant = constant and (i == low or y == oldest)
+            y_sum, y_rest = _add(y, y_sum, y_rest)
+            xy_sum, xy_rest = _add((t_ms[i] - origin) / 1000.0 * y, xy_sum, xy_rest)
+        if constant:
+            slope, intercept = (np.nan, np.nan) if np.isinf(oldest) else (0.0, oldest)
+        else:
+            n, x_sum, y_sum = np.float64(high - low), x_sums[j], y_sum + y_rest
+            slope = ((xy_sum + xy_rest) - x_sum * y_sum / n) / (xx_sums[j] - x_sum * x_sum / n)
+            intercept = y_sum / n - slope * x_sum / n
+        out[j] = slope if code == DERIV else slope * seconds[j] + intercept
 
 
 @register_jitable(error_model="numpy")

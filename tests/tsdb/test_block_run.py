@@ -1,0 +1,133 @@
+"""Runs of blocks: what comes is what merging the blocks one by one gives, damage is told, pages are read once."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.tsdb.batches import grid_batch, histogram_batch, same_samples
+from tests.tsdb.test_block import Memory
+from tsdb import block_run, block_writer
+from tsdb.block import Block, BlockMeta, new_ulid, write_block
+from tsdb.block_run import BlockPiece, BlockRun
+from tsdb.coverage import Piece, layers
+from tsdb.merge import MergeSource, merge_batches
+from tsdb.model.errors import Corrupt
+from tsdb.model.matcher import Matcher
+from tsdb.model.series import SeriesBatch
+from tsdb.model.source import MAX_MS, MIN_MS, Selection
+from tsdb.part_cache import PartCache
+
+EVERYTHING = Selection((), MIN_MS, MAX_MS)
+SPAN_MS = 100 * 15_000
+
+
+def ulid(number: int) -> str:
+    return new_ulid(1_795_000_000_000 + number, b"0123456789")
+
+
+def written(bucket: Memory, batches: Sequence[SeriesBatch]) -> list[BlockMeta]:
+    metas = []
+    for i, batch in enumerate(batches):
+        meta = write_block(bucket, [batch], ulid=ulid(i), min_ms=i * SPAN_MS, max_ms=(i + 1) * SPAN_MS)
+        assert meta is not None
+        metas.append(meta)
+    return metas
+
+
+def run_of(bucket: Memory, metas: Sequence[BlockMeta], **options) -> BlockRun:
+    cache, pages = PartCache(), PartCache()
+    pieces = tuple(BlockPiece(Block(bucket, meta, cache, page_cache=pages), meta.min_ms, meta.max_ms) for meta in metas)
+    return BlockRun(pieces, cache, **options)
+
+
+def part(batch: SeriesBatch, number: int, keep: Sequence[int]) -> SeriesBatch:
+    """Some of the series, their times moved into the span of block `number`."""
+    chosen = batch.take(np.array(sorted(keep), np.int64))
+    return replace(chosen, t_ms=chosen.t_ms % SPAN_MS + number * SPAN_MS)
+
+
+@given(
+    st.lists(st.sets(st.integers(0, 11), min_size=1), min_size=1, max_size=4),
+    st.integers(0, 4 * SPAN_MS),
+    st.integers(0, 4 * SPAN_MS),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_it_gives_what_merging_gives(
+    monkeypatch: pytest.MonkeyPatch, kept: list[set[int]], start_ms: int, size_ms: int, threads: bool
+) -> None:
+    monkeypatch.setattr(block_writer, "PAGE_WORDS", 256)
+    monkeypatch.setattr(block_run, "BATCH_WORDS", 400)
+    bucket = Memory()
+    metas = written(bucket, [part(grid_batch(12, 100, seed=i), i, keep) for i, keep in enumerate(kept)])
+    pool = ThreadPoolExecutor(2) if threads else None
+    run = run_of(bucket, metas, executor=pool)
+    for selection in (EVERYTHING, Selection((), start_ms, start_ms + size_ms)):
+        wanted = merge_batches(list(MergeSource([Block(bucket, meta) for meta in metas]).select(selection)))
+        found = list(run.select(selection))
+        assert same_samples(merge_batches(found), wanted)
+        assert [row for batch in found for row in batch.series.rows()] == wanted.series.rows()
+        assert set(wanted.series.rows()) <= set(run.series(selection).rows())
+    if pool is not None:
+        pool.shutdown()
+
+
+def test_matchers_and_labels_of_many_blocks() -> None:
+    bucket = Memory()
+    batches = [part(grid_batch(12, 100, seed=i), i, range(i, 12)) for i in range(3)]
+    run = run_of(bucket, written(bucket, batches))
+    selection = Selection((Matcher("instance", "=~", ".*[12]"),), MIN_MS, MAX_MS)
+    wanted = merge_batches([batch.take(np.flatnonzero(selection.matchers[0].select(batch.series))) for batch in batches])
+    assert len(wanted) and same_samples(merge_batches(list(run.select(selection))), wanted)
+
+
+def test_beyond_the_union_labels_are_merged_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_run, "MAX_UNION_SERIES", 5)
+    bucket = Memory()
+    batches = [part(grid_batch(12, 100, seed=i), i, range(12)) for i in range(2)]
+    run = run_of(bucket, written(bucket, batches))
+    assert same_samples(merge_batches(list(run.select(EVERYTHING))), merge_batches(batches))
+
+
+def test_histograms_are_joined_too() -> None:
+    bucket = Memory()
+    batches = [part(histogram_batch(12, 100), i, range(12)) for i in range(2)]
+    run = run_of(bucket, written(bucket, batches))
+    assert same_samples(merge_batches(list(run.select(EVERYTHING))), merge_batches(batches))
+
+
+def test_pages_are_read_once() -> None:
+    bucket = Memory()
+    run = run_of(bucket, written(bucket, [part(grid_batch(12, 100, seed=i), i, range(12)) for i in range(3)]))
+    first = merge_batches(list(run.select(EVERYTHING)))
+    bucket.reads.clear()
+    assert same_samples(merge_batches(list(run.select(EVERYTHING))), first)
+    assert bucket.reads == []
+
+
+@pytest.mark.parametrize("object_name", ["index", "pages-000000"])
+def test_a_damaged_block_is_left_out_and_told_of(object_name: str) -> None:
+    bucket = Memory()
+    batches = [part(grid_batch(12, 100, seed=i), i, range(12)) for i in range(3)]
+    metas = written(bucket, batches)
+    key = metas[1].key(object_name)
+    bucket.objects[key] = bytes(len(bucket.objects[key]))
+    found = list(run_of(bucket, metas, damage=lambda ulid, error: f"{ulid} is damaged").select(EVERYTHING))
+    assert same_samples(merge_batches([replace(batch, warnings=()) for batch in found]), merge_batches([batches[0], batches[2]]))
+    assert [text for batch in found for text in batch.warnings] == [f"{metas[1].ulid} is damaged"]
+    with pytest.raises(Corrupt):
+        list(run_of(bucket, metas).select(EVERYTHING))
+
+
+def test_pieces_that_overlap_are_put_into_layers() -> None:
+    meta = written(Memory(), [grid_batch(1, 10)])[0]
+    pieces = [Piece(meta, start, end) for start, end in ((0, 10), (0, 5), (5, 12), (10, 20), (12, 14))]
+    assert [[(one.start_ms, one.end_ms) for one in layer] for layer in layers(pieces)] == [
+        [(0, 10), (10, 20)],
+        [(0, 5), (5, 12), (12, 14)],
+    ]
