@@ -2,16 +2,14 @@
 
 A page is a flat list of columns, each coded as `tsdb.kernel.codec` says: the distinct time columns (series that are scraped
 together share one), then for every series its start times, the integers of its histograms, its values, its window columns
-and the floats of its histograms. Byte k of every residual of every column lies in plane k, and each plane is a zstd frame of its
-own: low bytes are noise and high bytes are not, and one table for both costs 4 %. Pages carry no checksum; who stores them
-elsewhere than in memory adds one.
+and the floats of its histograms. What the columns are is compressed by zstd, their residuals are a stream of bits each, so that
+a few series are read without the others. Pages carry no checksum; who stores them elsewhere than in memory adds one.
 The bytes are drawn in docs/formats.md.
 """
 
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -22,15 +20,15 @@ from tsdb.kernel.codec import (
     BITS,
     EXCEPTIONS,
     FIRST,
-    FORM,
     HIGH,
     LENGTH,
     LOW,
     MAX_EXPONENT,
-    PLANES,
+    MAX_TABLES,
     SCALE,
+    SECOND,
+    SIZE,
     TO,
-    WIDTH,
     ZIGZAG,
     copy_ranges,
     decode_columns,
@@ -38,6 +36,7 @@ from tsdb.kernel.codec import (
     share_times,
     to_integers,
 )
+from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
 from tsdb.model.errors import Corrupt
 from tsdb.model.histogram import Histograms
 from tsdb.model.series import F64, I64, SeriesBatch
@@ -47,15 +46,13 @@ from tsdb.packed import U32, Unpacker, shuffle
 from tsdb.page_histogram import HistogramLayout, join_histograms, split_histograms
 
 LEVEL = 6
-"""zstd level: 2 % smaller than level 3 for 1.3 ns a sample; level 9 gains 1 % more for as much again."""
+"""zstd level of what describes the columns, 6 % of a page: higher ones gain nothing."""
 MAX_SAMPLES = 1 << 26
 """What a reader takes for one page; a writer makes pages a thousand times smaller."""
 
-_MAGIC = b"TRP1"
-_HEAD = struct.Struct("<4sBBHIIIII")
+_MAGIC = b"TRP2"
+_HEAD = struct.Struct("<4sBBHIIIIII")
 _WITH_START, _WITH_HISTOGRAMS = 1, 2
-
-_PLANE_NUMBERS = np.arange(PLANES)
 
 Bytes = npt.NDArray[np.uint8]
 Number = TypeVar("Number", np.int64, np.float64)
@@ -79,8 +76,8 @@ class Page:
     """An opened page: its times are decoded, its other columns are not.
 
     times i64[...] of the distinct time columns, column j at time_at[j]:time_at[j+1]; time_ref i64[n] which one each of n series
-    uses. lengths i64[c] and descriptors i64[8, c] of all columns; plane k is planes[plane_at[k]:plane_at[k+1]]; exceptions of all
-    columns are position and exact i64[x].
+    uses. lengths i64[c] and descriptors i64[11, c] of all columns; the stream of column j is streams[stream_at[j]:stream_at[j+1]],
+    with MARGIN bytes behind the last; classes u8[tables, 256]; exceptions of all columns are position and exact i64[x].
     """
 
     names: tuple[str, ...]
@@ -90,8 +87,9 @@ class Page:
     time_ref: I64
     lengths: I64
     descriptors: I64
-    planes: Bytes
-    plane_at: I64
+    streams: Bytes
+    stream_at: I64
+    classes: Bytes
     position: I64
     exact: I64
     layout: HistogramLayout | None
@@ -102,7 +100,7 @@ class Page:
     @property
     def size_bytes(self) -> int:
         """What it takes in memory."""
-        arrays = (self.times, self.time_at, self.time_ref, self.lengths, self.descriptors, self.planes, self.position, self.exact)
+        arrays = (self.times, self.time_at, self.time_ref, self.lengths, self.descriptors, self.streams, self.position, self.exact)
         return 1024 + sum(array.nbytes for array in arrays)
 
     def spans(self, start_ms: int, end_ms: int) -> tuple[I64, I64]:
@@ -145,7 +143,7 @@ class Page:
 
 
 def encode_page(batch: SeriesBatch, *, level: int = LEVEL) -> bytes:
-    """The bytes of all samples of a batch, without its labels. About 10 ns a sample."""
+    """The bytes of all samples of a batch, without its labels. About 17 ns a sample."""
     offsets = _plain(batch.offsets, np.int64)
     lengths = np.diff(offsets)
     t_ms = _plain(batch.t_ms, np.int64)
@@ -166,53 +164,51 @@ def encode_page(batch: SeriesBatch, *, level: int = LEVEL) -> bytes:
         int_lengths.append(split.layout.int_lengths)
         floats.append(split.floats)
         float_lengths.append(split.layout.float_lengths)
-    coded = _code(ints, np.concatenate(int_lengths), floats, np.concatenate(float_lengths))
+    coded = _code(ints, int_lengths, floats, float_lengths, value_columns=len(lengths) * (1 + len(names)))
     about = [
         "\0".join(names).encode(),
         shuffle(ref, U32),
         shuffle(int_lengths[0], U32),
-        coded.descriptors[: SCALE + 1].astype(np.int8).tobytes(),
+        coded.descriptors[: SECOND + 1].astype(np.int8).tobytes(),
         shuffle(coded.descriptors[EXCEPTIONS], U32),
+        shuffle(coded.descriptors[SIZE], U32),
+        coded.classes.tobytes(),
         *(shuffle(row, PACKED_I64) for row in coded.descriptors[FIRST:]),
         shuffle(coded.position, U32),
         shuffle(coded.exact, PACKED_I64),
         layout,
     ]
+    raw = b"".join(about)
     compressor = zstandard.ZstdCompressor(level=level, write_content_size=False)
-    raw = [b"".join(about), *(plane.tobytes() for plane in coded.planes)]
-    stored = [_smaller(part, compressor) for part in raw]
+    stored = _smaller(raw, compressor)
     flags = _WITH_START * (batch.start_ms is not None) + _WITH_HISTOGRAMS * bool(layout)
     head = _HEAD.pack(
-        _MAGIC, flags, len(coded.planes), len(about[0]), len(lengths), len(first_user), coded.descriptors.shape[1],
-        len(coded.position), len(raw[0]),
+        _MAGIC, flags, len(coded.classes), len(about[0]), len(lengths), len(first_user), coded.descriptors.shape[1],
+        len(coded.position), len(raw), len(stored),
     )  # fmt: skip
-    return b"".join([head, np.array([len(part) for part in stored], U32).tobytes(), *stored])
+    return b"".join([head, stored, coded.streams.tobytes()])
 
 
 def open_page(data: bytes) -> Page:
     """The page in `data`. Corrupt where that is no page; every size is checked before it is used."""
     if len(data) < _HEAD.size or data[:4] != _MAGIC:
         raise Corrupt(f"page: the magic is {bytes(data[:4])!r}, want {_MAGIC!r}")
-    _, flags, planes, names_size, n, times, columns, exceptions, about_size = _HEAD.unpack_from(data)
-    at = _HEAD.size + 4 * (1 + planes)
-    if planes > PLANES or at > len(data) or times > n or columns > len(data) << 16 or about_size > len(data) << 16:
+    _, flags, tables, names_size, n, times, columns, exceptions, about_size, stored_size = _HEAD.unpack_from(data)
+    at = _HEAD.size + stored_size
+    if tables > MAX_TABLES or at > len(data) or times > n or columns > len(data) << 16 or about_size > len(data) << 16:
         raise Corrupt(
-            f"page: a head with {planes} planes, {n} series, {times} time columns, {columns} columns in {len(data)} bytes"
+            f"page: a head with {tables} tables, {n} series, {times} time columns, {columns} columns in {len(data)} bytes"
         )
-    sizes = np.frombuffer(data, U32, 1 + planes, _HEAD.size).tolist()
-    ends = np.cumsum([at, *sizes]).tolist()
-    if ends[-1] != len(data):
-        raise Corrupt(f"page: parts end at byte {ends[-1]}, the page at {len(data)}")
-    parts = [memoryview(data)[a:b] for a, b in pairwise(ends)]
     decompressor = zstandard.ZstdDecompressor()
-    about = Unpacker(_expand(parts[0], about_size, decompressor), what="page: its description")
+    about = Unpacker(_expand(memoryview(data)[_HEAD.size : at], about_size, decompressor), what="page: its description")
     names = about.take(names_size).decode(errors="replace")
     ref = about.array(n, U32)
     time_lengths = about.array(times, U32)
-    descriptors = np.empty((8, columns), np.int64)
-    descriptors[: SCALE + 1] = np.frombuffer(about.take(4 * columns), np.int8).reshape(4, columns)
-    descriptors[EXCEPTIONS] = about.array(columns, U32)
-    for row in range(FIRST, 8):
+    descriptors = np.empty((11, columns), np.int64)
+    descriptors[: SECOND + 1] = np.frombuffer(about.take((SECOND + 1) * columns), np.int8).reshape(SECOND + 1, columns)
+    descriptors[EXCEPTIONS], descriptors[SIZE] = about.array(columns, U32), about.array(columns, U32)
+    classes = np.frombuffer(about.take(tables * SYMBOLS), np.uint8).reshape(tables, SYMBOLS).copy()
+    for row in range(FIRST, 11):
         descriptors[row] = about.array(columns, PACKED_I64)
     position, exact = about.array(exceptions, U32), about.array(exceptions, PACKED_I64)
     if (ref >= times).any() or max(int(time_lengths.sum()), int(time_lengths[ref].sum())) > MAX_SAMPLES:
@@ -221,17 +217,16 @@ def open_page(data: bytes) -> Page:
     name_list = tuple(names.split("\0")) if names else ()
     if name_list not in ((), COLUMNS):
         raise Corrupt(f"page: its columns are {', '.join(name_list)}; want none or {', '.join(COLUMNS)}")
-    lengths = _lengths(time_lengths, ref, bool(flags & _WITH_START), len(name_list), layout)
-    _check(descriptors, lengths, position)
-    plane_sizes = _read_before(lengths, descriptors)[0][:planes].tolist()
-    raw = [_expand(part, size, decompressor) for part, size in zip(parts[1:], plane_sizes, strict=True)]
-    plane_at = np.zeros(PLANES + 1, np.int64)
-    plane_at[1 : planes + 1] = np.cumsum(plane_sizes)
-    plane_at[planes + 1 :] = plane_at[planes]
+    parts = _lengths(time_lengths, ref, bool(flags & _WITH_START), len(name_list), layout)
+    _check(descriptors, parts, position, classes)
+    stream_at = np.zeros(columns + 1, np.int64)
+    np.cumsum(descriptors[SIZE], out=stream_at[1:])
+    if stream_at[-1] != len(data) - at:
+        raise Corrupt(f"page: streams of {stream_at[-1]} bytes, {len(data) - at} are left")
     time_at = np.concatenate([[0], np.cumsum(time_lengths)]).astype(np.int64)
     page = Page(
-        name_list, bool(flags & _WITH_START), np.empty(int(time_at[-1]), np.int64), time_at, ref, lengths, descriptors,
-        np.frombuffer(b"".join(raw), np.uint8), plane_at, position, exact, layout,
+        name_list, bool(flags & _WITH_START), np.empty(int(time_at[-1]), np.int64), time_at, ref, np.concatenate(parts),
+        descriptors, np.frombuffer(data[at:] + bytes(MARGIN), np.uint8), stream_at, classes, position, exact, layout,
     )  # fmt: skip
     _decode(page, 0, np.zeros(times, np.int64), time_lengths, time_at[:-1], page.times)
     return page
@@ -263,13 +258,18 @@ def page_columns(page: Page) -> PageColumns:
 @dataclass(frozen=True, slots=True)
 class _Coded:
     descriptors: I64
-    planes: list[Bytes]
+    streams: Bytes
+    classes: Bytes
     position: I64
     exact: I64
 
 
-def _code(ints: Sequence[I64], int_lengths: I64, floats: Sequence[F64], float_lengths: I64) -> _Coded:
-    """All columns coded, the integers first."""
+def _code(
+    ints: Sequence[I64], int_parts: Sequence[I64], floats: Sequence[F64], float_parts: Sequence[I64], *, value_columns: int
+) -> _Coded:
+    """All columns coded, the integers first. Columns refer to none but those that are decoded with them."""
+    int_lengths, float_lengths = np.concatenate(int_parts), np.concatenate(float_parts)
+    group_sizes = [*map(len, int_parts), value_columns, len(float_lengths) - value_columns]
     count = int(int_lengths.sum())
     float_values = _plain(floats[0] if len(floats) == 1 else np.concatenate(floats), np.float64)
     bits = float_values.view(np.int64)
@@ -279,15 +279,13 @@ def _code(ints: Sequence[I64], int_lengths: I64, floats: Sequence[F64], float_le
     scale, exceptions, position = to_integers(float_values, bits, float_at, columns[count:])
     exact = bits[np.repeat(float_at[:-1], exceptions) + position]
     offsets = np.concatenate([[0], np.cumsum(int_lengths), count + float_at[1:]]).astype(np.int64)
-    descriptors = np.zeros((8, len(offsets) - 1), np.int64)
+    descriptors = np.zeros((11, len(offsets) - 1), np.int64)
     descriptors[SCALE] = BITS
     descriptors[SCALE, len(int_lengths) :] = scale
     descriptors[EXCEPTIONS, len(int_lengths) :] = exceptions
-    planes = np.empty((PLANES, len(columns)), np.uint8)
-    filled = np.zeros(PLANES, np.int64)
-    encode_columns(columns, offsets, planes, filled, descriptors)
-    used = int(np.count_nonzero(filled))
-    return _Coded(descriptors, [planes[k, : filled[k]] for k in range(used)], position, exact)
+    groups = np.repeat(np.arange(len(group_sizes)), group_sizes)
+    streams, classes = encode_columns(columns, offsets, groups, descriptors)
+    return _Coded(descriptors, streams, classes, position, exact)
 
 
 def _plain(array: npt.NDArray[Number], dtype: type[Number]) -> npt.NDArray[Number]:
@@ -300,17 +298,12 @@ def _decode(page: Page, first: int, low: I64, high: I64, to: I64, out: I64) -> N
     last = first + len(to)
     places = np.empty((4, len(to)), np.int64)
     places[LENGTH], places[LOW], places[HIGH], places[TO] = page.lengths[first:last], low, high, to
-    read, used = _read_before(page.lengths[:first], page.descriptors[:, :first])
+    used = int(page.descriptors[EXCEPTIONS, :first].sum())
     descriptors = np.ascontiguousarray(page.descriptors[:, first:last])
     decode_columns(
-        page.planes, page.plane_at, read, descriptors, places, page.position, page.exact, used, out, out.view(np.float64)
+        page.streams, page.stream_at[first:last], page.classes, descriptors, places, page.position, page.exact, used, out,
+        out.view(np.float64),
     )  # fmt: skip
-
-
-def _read_before(lengths: I64, descriptors: I64) -> tuple[I64, int]:
-    """(bytes i64[8] of each plane, exceptions) that belong to columns, by their lengths and descriptors."""
-    residuals = np.maximum(lengths - (descriptors[FORM] & 3), 0)
-    return residuals @ (descriptors[WIDTH][:, None] > _PLANE_NUMBERS), int(descriptors[EXCEPTIONS].sum())
 
 
 def _histograms(page: Page) -> tuple[Histograms, I64]:
@@ -332,29 +325,36 @@ def _whole(page: Page, first: int, lengths: I64) -> I64:
     return out
 
 
-def _lengths(time_lengths: I64, ref: I64, with_start: bool, names: int, layout: HistogramLayout | None) -> I64:
-    """i64[c] samples of every column, in the order of the page."""
+def _lengths(time_lengths: I64, ref: I64, with_start: bool, names: int, layout: HistogramLayout | None) -> list[I64]:
+    """i64[...] samples of every column, in the order of the page, those that are decoded together in one array."""
     lengths = time_lengths[ref]
-    values = [lengths] * (1 + names)
     start = [lengths] if with_start else []
+    values = np.tile(lengths, 1 + names)
     if layout is None:
-        return np.concatenate([time_lengths, *start, *values])
-    return np.concatenate([time_lengths, *start, layout.int_lengths, *values, layout.float_lengths])
+        return [time_lengths, *start, values]
+    return [time_lengths, *start, layout.int_lengths, values, layout.float_lengths]
 
 
-def _check(descriptors: I64, lengths: I64, position: I64) -> None:
+def _check(descriptors: I64, parts: Sequence[I64], position: I64, classes: Bytes) -> None:
     """Corrupt unless a kernel can decode by these descriptors without leaving its arrays."""
-    columns = descriptors.shape[1]
+    columns, lengths = descriptors.shape[1], np.concatenate(parts)
     if len(lengths) != columns:
         raise Corrupt(f"page: {columns} columns are described, its series make {len(lengths)}")
-    form, width, shift, scale, exceptions = descriptors[: EXCEPTIONS + 1]
-    sound = (form >= 0) & (form & 3 <= 2) & (form < 2 * ZIGZAG) & (width >= 0) & (width <= PLANES) & (shift >= 0) & (shift < 64)
-    sound &= (scale >= BITS) & (scale <= MAX_EXPONENT)
+    form, shift, scale, table, refer, second, exceptions = descriptors[: EXCEPTIONS + 1]
+    sound = (form >= 0) & (form & 3 <= 2) & (form < 2 * ZIGZAG) & (shift >= 0) & (shift < 64)
+    sound &= (scale >= BITS) & (scale <= MAX_EXPONENT) & (table >= 0) & (table <= len(classes))
+    sizes = [len(part) for part in parts]
+    part_from = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
+    for distance in (np.abs(refer), np.abs(second)):
+        other = np.arange(columns) - distance
+        sound &= (other >= part_from) & (lengths[np.maximum(other, 0)] == lengths)
     if not sound.all():
         at = int(np.argmin(sound))
-        raise Corrupt(f"page: column {at} has form {form[at]}, width {width[at]}, shift {shift[at]}, scale {scale[at]}")
+        raise Corrupt(f"page: column {at} is described as {', '.join(map(str, descriptors[:EXCEPTIONS, at].tolist()))}")
     if exceptions.sum() != len(position) or (position >= np.repeat(lengths, exceptions)).any():
         raise Corrupt(f"page: {len(position)} exceptions do not fit their columns")
+    if (classes > MAX_CLASS).any():
+        raise Corrupt(f"page: a symbol has the class {classes.max()}, the highest is {MAX_CLASS}")
 
 
 def _smaller(raw: bytes, compressor: zstandard.ZstdCompressor) -> bytes:

@@ -1,9 +1,10 @@
-"""Columns of integers and floats to byte planes and back.
+"""Columns of integers and floats to streams of bits and back.
 
-A column of n 64-bit integers is coded as residuals of order 0, 1 or 2 (value, difference, difference of differences), each either
-above a base (their smallest) or zigzag, without their common trailing zero bits, in the fewest bytes that hold the
-largest; byte k of all residuals of all columns lies in plane k. Floats become integers first: v = i / 10^e where that
-comes back bit for bit, else the bits of the float. What follows (zstd over each plane) is the caller's.
+A column of n 64-bit integers may first be taken less, or plus, one or two equally long columns before it: what counts one thing
+in two ways (all of a histogram's buckets, memory used and free) leaves little. It is then coded as residuals of order 0, 1 or 2
+(value, difference, difference of differences), each either above a base (their smallest) or zigzag, without their
+common trailing zero bits, by one of the page's tables of `tsdb.kernel.entropy`. Floats become integers first: v = i / 10^e where
+that comes back bit for bit, else the bits of the float.
 
 Integers are int64 throughout and wrap, so every bit pattern survives.
 """
@@ -12,7 +13,21 @@ import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
-PLANES = 8
+from tsdb.kernel.entropy import (
+    STATE_BITS,
+    STATES,
+    SYMBOLS,
+    bit_length,
+    classes_of,
+    count_log,
+    decode_stream,
+    decoding_table,
+    encode_stream,
+    encoding_table,
+    plain_bits,
+    symbol_of,
+)
+
 MAX_EXPONENT = 15
 """10^15 is exact, and a value with more decimals than that has no 53-bit integer worth having."""
 EXACT = float(1 << 53)
@@ -24,14 +39,24 @@ EXCEPTIONS_PER = 16
 """A column of scaled integers may hold one other value (say, a stale marker) in so many samples."""
 KNOWN_TIMES = 64
 """How many of the latest distinct time columns a series is compared with: the targets of one page, not of a block."""
-PROBE, STRETCHES = 64, 4
-"""The order is chosen by 4 stretches of 64 samples: 0.7 µs a column, within 1 % of trying all samples."""
+STRETCHES, PROBE, REFER_PROBE = 4, 64, 16
+"""The order is chosen by 4 stretches of 64 samples, what to refer to by 4 of 16: pages are 0.5 % smaller by all of them."""
+LEAST_REFER = 8
+NEIGHBOURS, MAX_REFER = 32, 127
+"""How many of the columns before it that are not constant a column is compared with, and how far away they may be."""
+REFER_BITS = 8
+"""What it takes at least to tell another column."""
+MAX_TABLES = 64
+TABLE_BITS, NEW_TABLE_BITS = 4, 24
+"""About what a table takes: for each of its symbols, and beside those."""
 
-FORM, WIDTH, SHIFT, SCALE, EXCEPTIONS, FIRST, SLOPE, BASE = range(8)
-"""Rows of the descriptors i64[8, n] of n columns.
+FORM, SHIFT, SCALE, TABLE, REFER, SECOND, EXCEPTIONS, SIZE, FIRST, SLOPE, BASE = range(11)
+"""Rows of the descriptors i64[11, n] of n columns.
 
-FORM is the order, plus ZIGZAG; WIDTH the bytes of a residual; SHIFT the dropped zero bits; SCALE the decimal exponent or BITS;
-EXCEPTIONS their number; FIRST the first value; SLOPE the first difference; BASE what is added to each residual.
+FORM is the order, plus ZIGZAG; SHIFT the dropped zero bits; SCALE the decimal exponent or BITS; TABLE 0 where all residuals are 0,
+else 1 + the number of the table; REFER and SECOND how far before it lie the columns that are added to it, negative where they are
+subtracted, 0 = none; EXCEPTIONS their number; SIZE the bytes of the stream; FIRST the first value; SLOPE the first difference;
+BASE what is added to each residual.
 """
 LENGTH, LOW, HIGH, TO = range(4)
 """Rows of the places i64[4, n] that columns are decoded to."""
@@ -169,59 +194,249 @@ def _repeat(out, start, end, position, before, used):
 
 
 @njit(nogil=True, cache=True)
-def encode_columns(x, offsets, planes, at, descriptors):
-    """Code the columns of x i64[m]: what they are into descriptors i64[8, n], their bytes into planes u8[8, ≥m].
+def encode_columns(x, offsets, groups, descriptors):
+    """(stream u8[...], classes u8[t, 256]) that code the columns of x i64[m]; what they are into descriptors i64[11, n].
 
-    Writes the rows FORM to BASE except SCALE and EXCEPTIONS. `at` i64[8] is how full each plane is, before and after.
+    Writes all rows but SCALE and EXCEPTIONS. groups i64[n]: columns of one group that are equally long may refer to each other.
     """
+    columns = len(offsets) - 1
     longest = 0
-    for c in range(len(offsets) - 1):
+    for c in range(columns):
         longest = max(longest, offsets[c + 1] - offsets[c])
-    z, probe = np.empty(longest, np.int64), np.empty(PROBE + 2, np.int64)
-    mantissas = np.empty(PROBE + 2, np.float64)
-    for c in range(len(offsets) - 1):
-        start, n = offsets[c], offsets[c + 1] - offsets[c]
-        order = _order(x, start, n, probe, mantissas, mantissas.view(np.int64))
-        descriptors[FIRST, c] = x[start] if n and order else 0
-        descriptors[SLOPE, c] = x[start + 1] - x[start] if n > 1 and order == 2 else 0
-        for i in range(n):
-            z[i] = x[start + i]
-        for _ in range(order):
-            n = _difference(z, n)
-        zigzag, base, drop, size = _residuals(z, n, order)
-        descriptors[FORM, c], descriptors[BASE, c] = order + ZIGZAG * zigzag, base
-        descriptors[SHIFT, c], descriptors[WIDTH, c] = drop, size
-        for k in range(size):
-            to, bits = at[k], 8 * k
-            for i in range(n):
-                planes[k, to + i] = np.uint8((z[i] >> bits) & 0xFF)
-            at[k] = to + n
+    u = np.empty(len(x), np.uint64)
+    y, z, counts = np.empty(longest, np.int64), np.empty(max(longest, STRETCHES * PROBE), np.int64), np.empty(SYMBOLS, np.int64)
+    tables = np.zeros((MAX_TABLES, SYMBOLS), np.int64)
+    used = 0
+    recent = np.empty(NEIGHBOURS, np.int64)
+    known = 0
+    bits = 0
+    for c in range(columns):
+        n = offsets[c + 1] - offsets[c]
+        if _constant(x, offsets[c], n):
+            if n:
+                descriptors[FORM, c], descriptors[FIRST, c] = 1, x[offsets[c]]
+            continue
+        left = _choose(x, offsets, groups, c, recent, known, descriptors, y, z, u, counts)
+        recent[known % NEIGHBOURS] = c
+        known += 1
+        if left:
+            table = _join_table(counts, tables, used)
+            used = max(used, table + 1)
+            descriptors[TABLE, c] = table + 1
+            bits += _most_bits(counts)
+    classes = np.empty((used, SYMBOLS), np.uint8)
+    codes, next_states = np.empty((used, 3, SYMBOLS), np.int64), np.empty((used, STATES), np.int64)
+    for t in range(used):
+        classes_of(tables[t], classes[t])
+        encoding_table(classes[t], codes[t], next_states[t])
+    words = np.zeros((bits + columns * (STATE_BITS + 8)) // 64 + 2, np.uint64)
+    at = 0
+    for c in range(columns):
+        t = descriptors[TABLE, c] - 1
+        if t >= 0:
+            n = offsets[c + 1] - offsets[c] - (descriptors[FORM, c] & 3)
+            end = encode_stream(u[offsets[c] :], n, codes[t], next_states[t], z, words, at)
+            descriptors[SIZE, c] = (end + 7) // 8 - at // 8
+            at = 8 * ((end + 7) // 8)
+    return words.view(np.uint8)[: at // 8], classes
 
 
 @register_jitable
-def _residuals(z, n, order):
-    """(zigzag 0 or 1, base, shift, width in bytes) of z[:n], which becomes what is stored."""
-    if n == 0:
-        return 0, 0, 0, 0
-    low, high, any_zigzag, any_bits = z[0], z[0], np.int64(0), np.int64(0)
+def _constant(x, start, n):
+    different = 0
+    for i in range(start, start + n):
+        different |= x[i] ^ x[start]
+    return different == 0
+
+
+@register_jitable
+def _choose(x, offsets, groups, c, recent, known, descriptors, y, z, u, counts):
+    """Describe the column as costs least; its residuals into u, their symbols into counts; whether any residual is not 0."""
+    start, n = offsets[c], offsets[c + 1] - offsets[c]
+    best = np.inf
+    best_order, best_zigzag = 0, 0
+    descriptors[REFER, c], descriptors[SECOND, c] = 0, 0
     for i in range(n):
-        low, high = min(low, z[i]), max(high, z[i])
-        any_zigzag |= (z[i] << 1) ^ (z[i] >> 63)
-        any_bits |= z[i]
-    zero_bits = _trailing_zeros(any_bits)
+        y[i] = x[start + i]
+    for depth in range(3):
+        refer = _neighbour(y, x, offsets, groups, c, recent, known) if depth else 0
+        if depth and refer == 0:
+            break
+        _add(x, offsets[c - abs(refer)], n, -np.sign(refer), y)
+        cost, order, zigzag = _form(y, n, z, counts)
+        if cost + REFER_BITS * depth >= best:
+            _add(x, offsets[c - abs(refer)], n, np.sign(refer), y)
+            break
+        best, best_order, best_zigzag = cost + REFER_BITS * depth, order, zigzag
+        if depth:
+            descriptors[REFER if depth == 1 else SECOND, c] = refer
+    descriptors[FIRST, c] = y[0] if best_order else 0
+    descriptors[SLOPE, c] = y[1] - y[0] if best_order == 2 else 0
+    for _ in range(best_order):
+        n = _difference(y, n)
+    base, shift = _base(y, n, best_zigzag)
+    descriptors[FORM, c], descriptors[BASE, c], descriptors[SHIFT, c] = best_order + ZIGZAG * best_zigzag, base, shift
+    counts[:] = 0
+    some = False
+    for i in range(n):
+        residual = _residual(y[i], base, shift, best_zigzag)
+        u[start + i] = residual
+        counts[symbol_of(residual)] += 1
+        some |= residual != 0
+    return some
+
+
+@register_jitable
+def _form(y, n, z, counts):
+    """(bits, order, zigzag) that cost least for a column y[:n], n > 1: the order by a few stretches, zigzag by the whole of it."""
+    best, best_order = np.inf, 0
+    for order in range(min(3, n)):
+        size = min(PROBE, n - order)
+        stretches = STRETCHES if n - order > size else 1
+        left = 0
+        for stretch in range(stretches):
+            at = stretch * (n - order - size) // (STRETCHES - 1)
+            if order == 0:
+                for i in range(size):
+                    z[left + i] = y[at + i]
+            elif order == 1:
+                for i in range(size):
+                    z[left + i] = y[at + i + 1] - y[at + i]
+            else:
+                for i in range(size):
+                    z[left + i] = y[at + i + 2] - 2 * y[at + i + 1] + y[at + i]
+            left += size
+        for zigzag in range(2):
+            cost = _cost(z, left, zigzag, counts, TABLE_BITS * left / n)
+            if cost < best:
+                best, best_order = cost, order
+    for i in range(n):
+        z[i] = y[i]
+    for _ in range(best_order):
+        n = _difference(z, n)
+    plain, signed = _cost(z, n, 0, counts, TABLE_BITS), _cost(z, n, 1, counts, TABLE_BITS)
+    return min(plain, signed), best_order, 1 if signed < plain else 0
+
+
+@register_jitable
+def _add(x, start, n, times, y):
+    """Add a column, -1, 0 or 1 times, to y[:n]."""
+    if times:
+        for i in range(n):
+            y[i] += times * x[start + i]
+
+
+@register_jitable
+def _base(z, n, zigzag):
+    """(base, shift) of residuals."""
+    low, bits = z[0], np.int64(0)
+    for i in range(n):
+        low = min(low, z[i])
+        bits |= z[i]
+    if zigzag:
+        return 0, _trailing_zeros(bits)
     above = 0
     for i in range(n):
         above |= z[i] - low
-    drop = _trailing_zeros(above)
-    size, size_zigzag = _bytes(above, drop), _bytes(any_zigzag, zero_bits)
-    if order == 0 or low >= 0 or size < size_zigzag:
-        for i in range(n):
-            z[i] = _shift_right(z[i] - low, drop)
-        return 0, low, drop, size
+    return low, _trailing_zeros(above)
+
+
+@register_jitable
+def _residual(z, base, shift, zigzag):
+    if zigzag:
+        z >>= shift
+        return np.uint64((z << 1) ^ (z >> 63))
+    return np.uint64(z - base) >> np.uint64(shift)
+
+
+@register_jitable
+def _cost(z, n, zigzag, counts, kind_bits):
+    """About how many bits the residuals take."""
+    base, shift = _base(z, n, zigzag)
+    counts[:] = 0
+    highest = 0
     for i in range(n):
-        d = z[i] >> zero_bits
-        z[i] = (d << 1) ^ (d >> 63)
-    return 1, 0, zero_bits, size_zigzag
+        s = symbol_of(_residual(z[i], base, shift, zigzag))
+        counts[s] += 1
+        highest = max(highest, s)
+    bits, kinds = count_log(n), 0
+    for s in range(highest + 1):
+        if counts[s]:
+            bits += counts[s] * plain_bits(s) - count_log(counts[s])
+            kinds += 1
+    return 0.0 if highest == 0 else bits + kind_bits * kinds
+
+
+@register_jitable
+def _neighbour(y, x, offsets, groups, c, recent, known):
+    """The column before this one that it follows best, as a distance, negative where it runs against it; 0 where none does."""
+    n = offsets[c + 1] - offsets[c]
+    if n < LEAST_REFER:
+        return 0
+    size = min(REFER_PROBE, n - 1)
+    stretches = STRETCHES if n - 1 > size else 1
+    own = np.zeros(STRETCHES, np.int64)
+    best, refer = 0, 0
+    for stretch in range(stretches):
+        at = stretch * (n - 1 - size) // (STRETCHES - 1)
+        for i in range(at, at + size):
+            best += bit_length(np.uint64(abs(y[i + 1] - y[i])))
+        own[stretch] = best
+    for j in range(known - 1, max(-1, known - 1 - NEIGHBOURS), -1):
+        other = recent[j % NEIGHBOURS]
+        if groups[other] != groups[c] or offsets[other + 1] - offsets[other] != n or c - other > MAX_REFER:
+            continue
+        by = offsets[other]
+        same, against = 0, 0
+        for stretch in range(stretches):
+            at = stretch * (n - 1 - size) // (STRETCHES - 1)
+            for i in range(at, at + size):
+                a, b = y[i + 1] - y[i], x[i + by + 1] - x[i + by]
+                same += bit_length(np.uint64(abs(a - b)))
+                against += bit_length(np.uint64(abs(a + b)))
+            if min(same, against) >= best:
+                break
+        if same < best:
+            best, refer = same, c - other
+        if against < best:
+            best, refer = against, other - c
+    return refer
+
+
+@register_jitable
+def _join_table(counts, tables, used):
+    """The table that these symbols are coded by at the least cost, with their counts added; a new one where that costs less."""
+    high, low, own, total = 0, SYMBOLS, 1.0 * NEW_TABLE_BITS, 0
+    for s in range(SYMBOLS):
+        if counts[s]:
+            high, low = s + 1, min(low, s)
+            own += TABLE_BITS
+            total += counts[s]
+    best, table = np.inf, 0
+    for t in range(used):
+        all_before = 0
+        for s in range(SYMBOLS):
+            all_before += tables[t, s]
+        more = count_log(all_before + total) - count_log(all_before) - count_log(total)
+        for s in range(low, high):
+            if counts[s]:
+                more += count_log(tables[t, s]) + count_log(counts[s]) - count_log(tables[t, s] + counts[s])
+                more += 0.0 if tables[t, s] else TABLE_BITS
+        if more < best:
+            best, table = more, t
+    if used < MAX_TABLES and own < best:
+        table = used
+    for s in range(low, high):
+        tables[table, s] += counts[s]
+    return table
+
+
+@register_jitable
+def _most_bits(counts):
+    bits = 0
+    for s in range(SYMBOLS):
+        bits += counts[s] * (plain_bits(s) + STATE_BITS)
+    return bits
 
 
 @register_jitable
@@ -231,15 +446,6 @@ def _trailing_zeros(bits):
         bits >>= 1
         count += 1
     return count
-
-
-@register_jitable
-def _bytes(bits, drop):
-    """How many bytes hold the unsigned `bits` without their lowest `drop`."""
-    rest, size = _shift_right(bits, drop), 0
-    while rest != 0:
-        rest, size = _shift_right(rest, 8), size + 1
-    return size
 
 
 @register_jitable
@@ -256,108 +462,81 @@ def _difference(z, n):
     return max(n - 1, 0)
 
 
-@register_jitable
-def _order(x, start, n, probe, mantissas, exponents):
-    """The order whose residuals have the fewest bits, by a few stretches of the column."""
-    if n < 3:
-        return 1
-    size = min(PROBE, n - 2)
-    step = max(1, (n - 2 - size) // (STRETCHES - 1)) if n - 2 > size else n
-    low = x[start]
-    for at in range(0, n - 1 - size, step):
-        for i in range(at, at + size):
-            low = min(low, x[start + i])
-    costs = np.zeros(3, np.int64)
-    for at in range(0, n - 1 - size, step):
-        for i in range(size + 2):
-            probe[i] = x[start + at + i] - low
-        left = size + 2
-        for order in range(3):
-            costs[order] += _bit_lengths(probe, left - size, left, mantissas, exponents)
-            left = _difference(probe, left)
-    if costs[0] < costs[1] and costs[0] < costs[2]:
-        return 0
-    return 1 if costs[1] <= costs[2] else 2
-
-
-@register_jitable
-def _bit_lengths(z, start, end, mantissas, exponents):
-    """The bits of the magnitudes z[start:end], by the exponents of their floats: with a half added 0 has 0 bits, 1 has 1, 2 has 2.
-
-    A residual that is not 0 counts one bit more: it costs its sign, or that it is not 0.
-    """
-    for i in range(start, end):
-        mantissas[i] = np.float64(abs(z[i])) + 0.5
-    total = 0
-    for i in range(start, end):
-        length = ((exponents[i] >> 52) & 0x7FF) - 1022
-        total += length + (1 if length > 0 else 0)
-    return total
-
-
 @njit(nogil=True, cache=True)
-def decode_columns(planes, starts, at, descriptors, places, position, exact, used, out, out_f):
-    """Decode columns into out i64[...] (out_f f64 is the same memory); how many exceptions are used up now.
+def decode_columns(data, stream_at, classes, descriptors, places, position, exact, used, out, out_f):
+    """Decode columns into out i64[...] (out_f f64 is the same memory).
 
-    planes u8[...] with plane k from starts[k]; `at` i64[8] is how far each plane is read, before and after. places i64[4, n] has
-    the rows LENGTH, LOW, HIGH, TO: samples [low, high) of a column go to out from `to` on, and to < 0 skips the column. position
-    and exact i64[x] are the exceptions of all columns, those of the first from `used` on. The caller guarantees that planes and
-    out are long enough.
+    data u8[...] with the stream of column c from stream_at[c] on, and MARGIN bytes behind the last; classes u8[t, 256]. places
+    i64[4, n] has the rows LENGTH, LOW, HIGH, TO: samples [low, high) of a column go to out from `to` on, and to < 0 skips the
+    column. position and exact i64[x] are the exceptions of all columns, those of the first from `used` on. The caller guarantees
+    that out is long enough, and that columns refer to equally long ones of those that are given.
     """
-    longest = 0
-    for c in range(places.shape[1]):
+    columns = places.shape[1]
+    kept_at = np.full(columns, -1, np.int64)  # where the integers of a column that others refer to are kept
+    wanted = np.zeros(columns, np.bool_)
+    longest, kept = 0, 0
+    for c in range(columns - 1, -1, -1):
+        wanted[c] = kept_at[c] >= 0 or (places[TO, c] >= 0 and places[HIGH, c] > places[LOW, c])
         longest = max(longest, places[LENGTH, c])
-    z = np.empty(longest + 2, np.int64)  # a column shorter than its order still has its first value and slope
-    for c in range(places.shape[1]):
-        order, width = descriptors[FORM, c] & 3, descriptors[WIDTH, c]
-        n = max(places[LENGTH, c] - order, 0)
-        low, high, to = places[LOW, c], places[HIGH, c], places[TO, c]
-        if to >= 0 and high > low:
-            _gather(planes, starts, at, n, width, z)
-            shift, base = descriptors[SHIFT, c], descriptors[BASE, c]
-            if descriptors[FORM, c] & ZIGZAG:
-                for i in range(n):
-                    z[i] = (_shift_right(z[i], 1) ^ -(z[i] & 1)) << shift
-            elif shift or base:
-                for i in range(n):
-                    z[i] = (z[i] << shift) + base
-            for k in range(order):
-                n = _integrate(z, n, descriptors[SLOPE if k + 1 < order else FIRST, c])
-            if descriptors[SCALE, c] >= 0:
-                power = POWERS[descriptors[SCALE, c]]
-                for i in range(high - low):
-                    out_f[to + i] = np.float64(z[low + i]) / power
-            else:
-                for i in range(high - low):
-                    out[to + i] = z[low + i]
-            for e in range(used, used + descriptors[EXCEPTIONS, c]):
-                if low <= position[e] < high:
-                    out[to + position[e] - low] = exact[e]
+        for row in range(REFER, SECOND + 1):
+            other = c - abs(descriptors[row, c])
+            if wanted[c] and other != c and kept_at[other] < 0:
+                kept_at[other] = kept
+                kept += places[LENGTH, other] + 2
+    z = np.empty(longest + 2 + kept, np.int64)  # a column shorter than its order still has its first value and slope
+    tables, built = np.empty((len(classes), STATES), np.int64), np.zeros(len(classes), np.bool_)
+    for c in range(columns):
+        if wanted[c]:
+            a = 0 if kept_at[c] < 0 else longest + 2 + kept_at[c]
+            t = descriptors[TABLE, c] - 1
+            if t >= 0 and not built[t]:
+                decoding_table(classes[t], tables[t])
+                built[t] = True
+            _integers(
+                data,
+                stream_at[c],
+                tables[max(t, 0)] if len(tables) else tables.reshape(-1),
+                descriptors[:, c],
+                places[LENGTH, c],
+                z[a:],
+            )
+            for row in range(REFER, SECOND + 1):
+                refer = descriptors[row, c]
+                if refer:
+                    _add(z, longest + 2 + kept_at[c - abs(refer)], places[LENGTH, c], np.sign(refer), z[a:])
+            low, high, to = places[LOW, c], places[HIGH, c], places[TO, c]
+            if to >= 0 and high > low:
+                if descriptors[SCALE, c] >= 0:
+                    power = POWERS[descriptors[SCALE, c]]
+                    for i in range(high - low):
+                        out_f[to + i] = np.float64(z[a + low + i]) / power
+                else:
+                    for i in range(high - low):
+                        out[to + i] = z[a + low + i]
+                for e in range(used, used + descriptors[EXCEPTIONS, c]):
+                    if low <= position[e] < high:
+                        out[to + position[e] - low] = exact[e]
         used += descriptors[EXCEPTIONS, c]
-        for k in range(width):
-            at[k] += max(places[LENGTH, c] - order, 0)
-    return used
 
 
 @register_jitable
-def _gather(planes, starts, at, n, width, z):
-    """The residuals z[:n] from the planes."""
-    if width == 0:
+def _integers(data, start, table, descriptor, length, z):
+    """The integers z[:length] of a column, before what it refers to is added."""
+    order, base, shift = descriptor[FORM] & 3, descriptor[BASE], descriptor[SHIFT]
+    n = max(length - order, 0)
+    if descriptor[TABLE] == 0:
         for i in range(n):
-            z[i] = 0
-        return
-    a = starts[0] + at[0]
-    if width == 1:
-        for i in range(n):
-            z[i] = planes[a + i]
-        return
-    b = starts[1] + at[1]
-    for i in range(n):
-        z[i] = np.int64(planes[a + i]) | np.int64(planes[b + i]) << 8
-    for k in range(2, width):
-        a, bits = starts[k] + at[k], 8 * k
-        for i in range(n):
-            z[i] |= np.int64(planes[a + i]) << bits
+            z[i] = base
+    else:
+        decode_stream(data, start, n, table, z)
+        if descriptor[FORM] & ZIGZAG:
+            for i in range(n):
+                z[i] = (_shift_right(z[i], 1) ^ -(z[i] & 1)) << shift
+        elif shift or base:
+            for i in range(n):
+                z[i] = (z[i] << shift) + base
+    for k in range(order):
+        n = _integrate(z, n, descriptor[SLOPE if k + 1 < order else FIRST])
 
 
 @register_jitable

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.tsdb.batches import NASTY
 from tsdb.kernel import codec
+from tsdb.kernel.entropy import MARGIN
 
 RNG = np.random.default_rng(7)
 COLUMNS = {
@@ -29,30 +30,31 @@ COLUMNS = {
 
 
 def encode(columns: list[list[int]], kernel=codec.encode_columns) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(planes in one run, where each starts, descriptors, lengths)"""
+    """(streams one after another, classes of the tables, descriptors, lengths)"""
     lengths = np.array([len(column) for column in columns], np.int64)
     x = np.array([i for column in columns for i in column], np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    planes, filled = np.zeros((8, len(x)), np.uint8), np.zeros(8, np.int64)
-    descriptors = np.zeros((8, len(columns)), np.int64)
+    descriptors = np.zeros((11, len(columns)), np.int64)
     descriptors[codec.SCALE] = codec.BITS
     with np.errstate(over="ignore"):
-        kernel(x, offsets, planes, filled, descriptors)
-    starts = np.concatenate([[0], np.cumsum(filled)]).astype(np.int64)
-    return np.concatenate([planes[k, : filled[k]] for k in range(8)]), starts, descriptors, lengths
+        streams, classes = kernel(x, offsets, np.zeros(len(columns), np.int64), descriptors)
+    assert len(streams) == descriptors[codec.SIZE].sum()
+    return streams, classes, descriptors, lengths
 
 
 def decode(coded, low, high, kernel=codec.decode_columns) -> list[list[int]]:
     """Samples [low, high) of each column, clipped to its length."""
-    planes, starts, descriptors, lengths = coded
+    streams, classes, descriptors, lengths = coded
     high = np.minimum(lengths, high)
     low = np.minimum(low, high)
     at = np.concatenate([[0], np.cumsum(high - low)]).astype(np.int64)
     out = np.zeros(int(at[-1]), np.int64)
     places = np.array([lengths, low, high, at[:-1]])
     none = np.empty(0, np.int64)
+    stream_at = np.concatenate([[0], np.cumsum(descriptors[codec.SIZE])]).astype(np.int64)
+    data = np.concatenate([streams, np.zeros(MARGIN, np.uint8)])
     with np.errstate(over="ignore"):
-        kernel(planes, starts, np.zeros(8, np.int64), descriptors, places, none, none, 0, out, out.view(np.float64))
+        kernel(data, stream_at, classes, descriptors, places, none, none, 0, out, out.view(np.float64))
     return [out[a:b].tolist() for a, b in itertools.pairwise(at)]
 
 
@@ -61,7 +63,7 @@ def test_a_column_comes_back(name: str) -> None:
     assert decode(encode([COLUMNS[name]]), 0, 1 << 40) == [COLUMNS[name]]
 
 
-def test_columns_share_planes_and_any_stretch_of_them_can_be_read() -> None:
+def test_columns_share_tables_and_any_stretch_of_them_can_be_read() -> None:
     columns = list(COLUMNS.values())
     coded = encode(columns)
     for low, high in ((0, 1000), (0, 1), (1, 2), (2, 3), (1, 60), (5, 5), (63, 200)):
@@ -76,8 +78,42 @@ def test_python_text_and_compiled_kernel_agree() -> None:
 
 
 def test_regular_times_and_constants_take_no_bytes() -> None:
-    planes, _, _, _ = encode([COLUMNS["constant"], COLUMNS["rising"]])
-    assert len(planes) == 0
+    streams, classes, _, _ = encode([COLUMNS["constant"], COLUMNS["rising"]])
+    assert len(streams) == len(classes) == 0
+
+
+def test_what_follows_from_columns_before_takes_no_bytes() -> None:
+    used, free, rare = (np.cumsum(RNG.integers(-99, 99, 300)) for _ in range(3))
+    alone = len(encode([used.tolist(), free.tolist(), rare.tolist()])[0])
+    columns = [used, free, rare, used + free, 1000 - rare, used]
+    coded = encode([column.tolist() for column in columns])
+    assert len(coded[0]) == alone
+    assert (
+        coded[2][codec.REFER : codec.SECOND + 1, 3:].tolist() == [[-2, -2, -5], [-3, 0, 0]]
+        or (coded[2][codec.TABLE, 3:] == 0).all()
+    )
+    assert decode(coded, 10, 200) == [column[10:200].tolist() for column in columns]
+
+
+def test_only_columns_of_one_group_refer_to_each_other() -> None:
+    column = RNG.integers(0, 99, 200)
+    descriptors = np.zeros((11, 2), np.int64)
+    codec.encode_columns(np.tile(column, 2), np.array([0, 200, 400]), np.array([0, 1]), descriptors)
+    assert descriptors[codec.REFER].tolist() == [0, 0]
+
+
+def test_many_kinds_of_noise_share_the_tables_there_are() -> None:
+    columns = [(RNG.integers(0, 40, 300) << (i % 50)).tolist() for i in range(120)]
+    columns = [[value + j % (i + 2) for j, value in enumerate(column)] for i, column in enumerate(columns)]
+    coded = encode(columns)
+    assert 1 < len(coded[1]) <= codec.MAX_TABLES
+    assert decode(coded, 0, 300) == columns
+
+
+def test_a_rare_event_takes_a_fraction_of_a_bit() -> None:
+    steps = np.zeros(4000, np.int64)
+    steps[::200] = 1
+    assert len(encode([np.cumsum(steps).tolist()])[0]) < 4000 / 8 * 0.08
 
 
 @given(
