@@ -24,22 +24,19 @@ EVERYTHING = Selection((), MIN_MS, MAX_MS)
 def main(folder: Path) -> None:
     print(f"{'':34}{'samples':>12}{'B/sample':>10}{'pages':>8}{'index':>8}{'write M/s':>11}{'read M/s':>10}{'read ms':>9}")
     real = real_batch(folder)
-    for level in (3, 6, 9, 12):
-        report(f"real scrapes, zstd {level}", real, zstd_level=level)
+    report("real scrapes", real)
     report("5,000 series × 1,440 at 15 s", synthetic_batch(5000, 1440))
     report("2,000 series × 480 at 15 s", synthetic_batch(2000, 480))
 
 
-def report(name: str, batch: SeriesBatch, *, zstd_level: int = 6) -> None:
+def report(name: str, batch: SeriesBatch) -> None:
     """Write a batch as a block and read it back; CPU seconds, the best of three."""
     with tempfile.TemporaryDirectory() as folder:
         bucket = FolderBucket(Path(folder))
 
         def write() -> BlockMeta | None:
             bounds = int(batch.t_ms.min()), int(batch.t_ms.max()) + 1
-            return write_block(
-                bucket, [batch], ulid=new_ulid(0, bytes(10)), min_ms=bounds[0], max_ms=bounds[1], zstd_level=zstd_level
-            )
+            return write_block(bucket, [batch], ulid=new_ulid(0, bytes(10)), min_ms=bounds[0], max_ms=bounds[1])
 
         meta = write()
         assert meta is not None and not verify_block(bucket, meta)

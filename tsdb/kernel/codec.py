@@ -42,7 +42,7 @@ KNOWN_TIMES = 64
 STRETCHES, PROBE, REFER_PROBE = 4, 64, 16
 """The order is chosen by 4 stretches of 64 samples, what to refer to by 4 of 16: pages are 0.5 % smaller by all of them."""
 LEAST_REFER = 8
-NEIGHBOURS, MAX_REFER = 32, 127
+NEIGHBOURS, MAX_REFER = 64, 127
 """How many of the columns before it that are not constant a column is compared with, and how far away they may be."""
 REFER_BITS = 8
 """What it takes at least to tell another column."""
@@ -314,8 +314,12 @@ def _form(y, n, z, counts):
         z[i] = y[i]
     for _ in range(best_order):
         n = _difference(z, n)
-    plain, signed = _cost(z, n, 0, counts, TABLE_BITS), _cost(z, n, 1, counts, TABLE_BITS)
-    return min(plain, signed), best_order, 1 if signed < plain else 0
+    best, best_zigzag = np.inf, 0
+    for zigzag in range(2):
+        cost = _cost(z, n, zigzag, counts, 1.0 * TABLE_BITS)
+        if cost < best:
+            best, best_zigzag = cost, zigzag
+    return best, best_order, best_zigzag
 
 
 @register_jitable
