@@ -33,7 +33,7 @@ from tsdb.model.series import I32, I64, SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
 from tsdb.model.write import Exemplar, Metadata, PushResult, WriteBatch
 from tsdb.slab import Slab
-from tsdb.wal import COMMIT, OS, SEGMENT_BYTES, Position, Wal
+from tsdb.wal import COMMIT, OS, SEGMENT_BYTES, Position, Wal, sync_directory
 from tsdb.wal_record import (
     ExemplarsRecord,
     HistogramsRecord,
@@ -134,7 +134,10 @@ class Head:
     @classmethod
     def open(cls, directory: Path, *, options: HeadOptions, now_ms: int) -> "Head":
         """The head whose log is in a directory (made if missing), replayed; `replayed` tells what was found."""
-        directory.mkdir(parents=True, exist_ok=True)
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            for parent in list(directory.parents)[:2]:  # else a power cut may take the folder, and all that is in it
+                sync_directory(parent)
         head = cls(directory, options, opened_ms=now_ms)
         head._marks = read_marks(directory)
         replay = Replay(head._memory, head._exemplars, head._metadata)
