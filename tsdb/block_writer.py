@@ -14,12 +14,12 @@ import numpy as np
 from tsdb.block_meta import META, BlockMeta, ObjectMeta, encode_meta
 from tsdb.bucket import Bucket
 from tsdb.index import IndexWriter, PageEntry
-from tsdb.kernel.codec import copy_ranges, edge_rows
+from tsdb.kernel.codec import NEIGHBOURS, copy_ranges, edge_rows
 from tsdb.merge import concat_batches
 from tsdb.model.errors import BadData
 from tsdb.model.series import F64, I64, SeriesBatch
 from tsdb.model.windows import COLUMNS
-from tsdb.page import LEVEL, encode_page
+from tsdb.page import encode_page
 
 SLAB_SAMPLES = 1024
 """Samples of a series in one page. Measured on real scrapes: fewer repeat heads and times, more leave few series to share them."""
@@ -41,9 +41,9 @@ class BlockWriter:
 
     def __init__(
         self, bucket: Bucket, *, ulid: str, min_ms: int, max_ms: int, level: int = 1, sources: tuple[str, ...] = (),
-        resolution_ms: int = 0, zstd_level: int = LEVEL, edits: tuple[str, ...] = (),
+        resolution_ms: int = 0, neighbours: int = NEIGHBOURS, edits: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        self._bucket, self._zstd_level = bucket, zstd_level
+        self._bucket, self._neighbours = bucket, neighbours
         self._meta = BlockMeta(ulid, min_ms, max_ms, 0, 0, level, sources or (ulid,), resolution_ms, (), edits=edits)
         self._index = IndexWriter()
         self._part = bytearray()
@@ -88,7 +88,7 @@ class BlockWriter:
         return meta
 
     def _add_page(self, batch: SeriesBatch, row_from: int, row_to: int) -> None:
-        data = encode_page(batch, level=self._zstd_level)
+        data = encode_page(batch, neighbours=self._neighbours)
         if self._part and len(self._part) + len(data) > MAX_PART_BYTES:
             self._put_part()
         words = int(_words(batch)[-1])
@@ -107,7 +107,7 @@ class BlockWriter:
 
 def write_block(
     bucket: Bucket, batches: Iterable[SeriesBatch], *, ulid: str, min_ms: int, max_ms: int, level: int = 1,
-    sources: tuple[str, ...] = (), resolution_ms: int = 0, zstd_level: int = LEVEL, edits: tuple[str, ...] = (),
+    sources: tuple[str, ...] = (), resolution_ms: int = 0, neighbours: int = NEIGHBOURS, edits: tuple[str, ...] = (),
     before_commit: Callable[[BlockMeta], None] = lambda _: None,
 ) -> BlockMeta | None:  # fmt: skip
     """The meta of the new block with all samples of `batches`; None, and no object, where there are none.
@@ -123,7 +123,7 @@ def write_block(
         level=level,
         sources=sources,
         resolution_ms=resolution_ms,
-        zstd_level=zstd_level,
+        neighbours=neighbours,
         edits=edits,
     )
     for batch in gather(batches):

@@ -87,7 +87,7 @@ def _put_run(scratch: Bucket, batches: SeriesBatch | Iterator[SeriesBatch], meta
     run = [batches] if isinstance(batches, SeriesBatch) else batches
     ulid = new_ulid(number, bytes(10))
     return write_block(
-        scratch, run, ulid=ulid, min_ms=meta.min_ms, max_ms=meta.max_ms, resolution_ms=meta.resolution_ms, zstd_level=1
+        scratch, run, ulid=ulid, min_ms=meta.min_ms, max_ms=meta.max_ms, resolution_ms=meta.resolution_ms, neighbours=0
     )
 
 

@@ -18,8 +18,6 @@ from tsdb.series_index import keys_of, refs_of
 
 PAGE_SAMPLES = 16_384
 """Decodes in 0.1 ms, which is what an instant query of one series pays; larger pages pack little better."""
-PAGE_LEVEL = 1
-"""zstd level: sealed samples live for hours, not years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ def _seal_page(keys: I64, columns: PageColumns) -> _Page:
         SeriesTable.empty(len(keys)), columns.offsets, columns.t_ms, columns.values,
         columns.histograms, columns.histogram_at, columns.start_ms,
     )  # fmt: skip
-    data = encode_page(batch, level=PAGE_LEVEL)
+    data = encode_page(batch, neighbours=0)  # sealed samples live for hours, and their writer waits
     return _Page(keys, data, int(columns.t_ms.min()), int(columns.t_ms.max()), len(columns.t_ms))
 
 

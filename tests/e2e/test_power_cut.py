@@ -1,5 +1,6 @@
 """Power cuts: the data folder lies on a loop-mounted ext4 image; a copy of the image, taken in the middle of the load, is what a
-disk would hold after the plug was pulled: what the system still has in its page cache is not in it. Every sample that was acknowledged before the copy began must be in it."""
+disk would hold after the plug was pulled: what the system still has in its page cache is not in it. Every sample that was
+acknowledged before the copy began must be in it."""
 
 import os
 import random

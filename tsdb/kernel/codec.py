@@ -194,10 +194,11 @@ def _repeat(out, start, end, position, before, used):
 
 
 @njit(nogil=True, cache=True)
-def encode_columns(x, offsets, groups, descriptors):
+def encode_columns(x, offsets, groups, descriptors, neighbours):
     """(stream u8[...], classes u8[t, 256]) that code the columns of x i64[m]; what they are into descriptors i64[11, n].
 
-    Writes all rows but SCALE and EXCEPTIONS. groups i64[n]: columns of one group that are equally long may refer to each other.
+    Writes all rows but SCALE and EXCEPTIONS. groups i64[n]: columns of one group that are equally long may refer to each other,
+    to one of the `neighbours` last ones; each that is tried costs time.
     """
     columns = len(offsets) - 1
     longest = 0
@@ -207,7 +208,7 @@ def encode_columns(x, offsets, groups, descriptors):
     y, z, counts = np.empty(longest, np.int64), np.empty(max(longest, STRETCHES * PROBE), np.int64), np.empty(SYMBOLS, np.int64)
     tables = np.zeros((MAX_TABLES, SYMBOLS), np.int64)
     used = 0
-    recent = np.empty(NEIGHBOURS, np.int64)
+    recent = np.empty(max(neighbours, 1), np.int64)
     known = 0
     bits = 0
     for c in range(columns):
@@ -217,8 +218,9 @@ def encode_columns(x, offsets, groups, descriptors):
                 descriptors[FORM, c], descriptors[FIRST, c] = 1, x[offsets[c]]
             continue
         left = _choose(x, offsets, groups, c, recent, known, descriptors, y, z, u, counts)
-        recent[known % NEIGHBOURS] = c
-        known += 1
+        if neighbours:
+            recent[known % neighbours] = c
+            known += 1
         if left:
             table = _join_table(counts, tables, used)
             used = max(used, table + 1)
@@ -386,8 +388,8 @@ def _neighbour(y, x, offsets, groups, c, recent, known):
         for i in range(at, at + size):
             best += bit_length(np.uint64(abs(y[i + 1] - y[i])))
         own[stretch] = best
-    for j in range(known - 1, max(-1, known - 1 - NEIGHBOURS), -1):
-        other = recent[j % NEIGHBOURS]
+    for j in range(known - 1, max(-1, known - 1 - len(recent)), -1):
+        other = recent[j % len(recent)]
         if groups[other] != groups[c] or offsets[other + 1] - offsets[other] != n or c - other > MAX_REFER:
             continue
         by = offsets[other]

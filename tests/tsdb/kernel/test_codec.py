@@ -37,7 +37,7 @@ def encode(columns: list[list[int]], kernel=codec.encode_columns) -> tuple[np.nd
     descriptors = np.zeros((11, len(columns)), np.int64)
     descriptors[codec.SCALE] = codec.BITS
     with np.errstate(over="ignore"):
-        streams, classes = kernel(x, offsets, np.zeros(len(columns), np.int64), descriptors)
+        streams, classes = kernel(x, offsets, np.zeros(len(columns), np.int64), descriptors, codec.NEIGHBOURS)
     assert len(streams) == descriptors[codec.SIZE].sum()
     return streams, classes, descriptors, lengths
 
@@ -98,7 +98,7 @@ def test_what_follows_from_columns_before_takes_no_bytes() -> None:
 def test_only_columns_of_one_group_refer_to_each_other() -> None:
     column = RNG.integers(0, 99, 200)
     descriptors = np.zeros((11, 2), np.int64)
-    codec.encode_columns(np.tile(column, 2), np.array([0, 200, 400]), np.array([0, 1]), descriptors)
+    codec.encode_columns(np.tile(column, 2), np.array([0, 200, 400]), np.array([0, 1]), descriptors, codec.NEIGHBOURS)
     assert descriptors[codec.REFER].tolist() == [0, 0]
 
 
@@ -168,3 +168,10 @@ def test_series_scraped_together_share_one_time_column() -> None:
     assert ref.tolist() == [0, 1, 0, 2, 1]
     assert first.tolist() == [0, 1, 3]
     assert [x.tolist() for x in codec.share_times.py_func(times, offsets)] == [ref.tolist(), first.tolist()]
+
+
+def test_without_neighbours_no_column_refers_to_another() -> None:
+    column = RNG.integers(0, 99, 200)
+    descriptors = np.zeros((11, 2), np.int64)
+    codec.encode_columns(np.tile(column, 2), np.array([0, 200, 400]), np.array([0, 0]), descriptors, 0)
+    assert descriptors[codec.REFER].tolist() == [0, 0]
