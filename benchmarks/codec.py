@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tsdb.block import Block, BlockMeta, new_ulid, verify_block, write_block
-from tsdb.bucket import FolderBucket
+from tsdb.block.block import Block, BlockMeta, new_ulid, verify_block, write_block
+from tsdb.bucket.bucket import FolderBucket
 from tsdb.model.labels import Labels
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS, Selection

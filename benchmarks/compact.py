@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.storage import DEFAULT_DATA, load, victoria_bytes
-from tsdb import compact
-from tsdb.block_meta import BlockMeta, list_blocks, new_ulid
-from tsdb.block_writer import write_block
-from tsdb.bucket_folder import FolderBucket
-from tsdb.downsample import plan_downsample, run_downsample
-from tsdb.lineage import live_blocks
+from tsdb.block.meta import BlockMeta, list_blocks, new_ulid
+from tsdb.block.writer import write_block
+from tsdb.bucket.folder import FolderBucket
+from tsdb.compaction import compact
+from tsdb.compaction.downsample import plan_downsample, run_downsample
+from tsdb.compaction.lineage import live_blocks
+from tsdb.compaction.reclaim import delete_block
 from tsdb.model.labels import Labels
 from tsdb.model.series import F64, I64, SeriesBatch, SeriesTable
-from tsdb.reclaim import delete_block
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 STEP_MS = 15_000

@@ -19,7 +19,7 @@ from benchmarks.bodies import send
 from benchmarks.ingest import SCRAPE_MS
 from benchmarks.peers import Program, prometheus, treering
 from benchmarks.query import SETTLE_S, Timing, ask
-from remote.client import histogram_message
+from remote.wire.client import histogram_message
 from tsdb.model.histogram import Buckets, Histograms
 from tsdb.model.labels import METRIC_NAME, Labels, varint
 
@@ -39,8 +39,8 @@ BUCKETS, SCHEMA = 40, 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--series", type=int, default=2_000)
-    parser.add_argument("--hours", type=float, default=6)
+    parser.add_argument("--series", type=int, default=1_000)
+    parser.add_argument("--hours", type=float, default=1)
     parser.add_argument("--step", type=int, default=60, help="seconds")
     parser.add_argument("--runs", type=int, default=3)
     choice = parser.parse_args()

@@ -23,10 +23,10 @@ from remote.compaction import CompactorOptions
 from remote.compactor import Compactor
 from remote.limits import LimitsTable
 from remote.store_gateway import StoreGateway
-from tsdb.block_meta import new_ulid
-from tsdb.block_writer import write_block
-from tsdb.bucket import FolderBucket, ObjectInfo, PrefixBucket
-from tsdb.bucket_index import Inventory, scan_bucket, write_index
+from tsdb.block.meta import new_ulid
+from tsdb.block.writer import write_block
+from tsdb.bucket.bucket import FolderBucket, ObjectInfo, PrefixBucket
+from tsdb.compaction.bucket_index import Inventory, scan_bucket, write_index
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch, SeriesTable

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers import Program, treering
-from tsdb.block import new_ulid, write_block
-from tsdb.bucket import FolderBucket
+from tsdb.block.block import new_ulid, write_block
+from tsdb.bucket.bucket import FolderBucket
 from tsdb.model.series import SeriesBatch, SeriesTable, strings
 
 SCRAPE_MS, SAMPLES = 15_000, 240

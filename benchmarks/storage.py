@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.bodies import send
 from benchmarks.peers import ROOT, folder_bytes, treering, victoria
-from remote.client import encode_v1
+from remote.wire.client import encode_v1
 from tsdb.model.labels import Labels
 from tsdb.model.write import WriteBatch
 

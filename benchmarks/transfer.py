@@ -15,11 +15,11 @@ import numpy as np
 from click.testing import CliRunner
 
 from treering.cli import main
-from tsdb.bucket import FolderBucket
+from tsdb.bucket.bucket import FolderBucket
 from tsdb.kernel.xor import decode_floats
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
-from tsdb.prometheus_block import open_prometheus_block
-from tsdb.prometheus_meta import find_prometheus_blocks
+from tsdb.prometheus.block import open_prometheus_block
+from tsdb.prometheus.meta import find_prometheus_blocks
 
 ROUNDS = 5
 

@@ -23,12 +23,12 @@ from promql.engine import query_range
 from promql.matrix import Matrix, Steps
 from promql.resolution import AUTO
 from remote.store_gateway import StoreGateway
-from tsdb.block_meta import list_blocks, new_ulid
-from tsdb.block_writer import write_block
-from tsdb.bucket import Bucket, FolderBucket, PrefixBucket
-from tsdb.bucket_index import Inventory, scan_bucket, write_index
-from tsdb.bucket_key import ObjectInfo
-from tsdb.downsample import plan_downsample, run_downsample
+from tsdb.block.meta import list_blocks, new_ulid
+from tsdb.block.writer import write_block
+from tsdb.bucket.bucket import Bucket, FolderBucket, PrefixBucket
+from tsdb.bucket.key import ObjectInfo
+from tsdb.compaction.bucket_index import Inventory, scan_bucket, write_index
+from tsdb.compaction.downsample import plan_downsample, run_downsample
 from tsdb.model.labels import Labels
 from tsdb.model.series import SeriesBatch, SeriesTable
 

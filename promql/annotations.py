@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from promql.ast import Span
+from promql.syntax.ast import Span
 
 
 @dataclass(slots=True)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from promql.ast import Definition, Expr, Span
 from promql.matrix import I64, Matrix, Scalar, Steps
+from promql.syntax.ast import Definition, Expr, Span
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import Selection
 
@@ -12,7 +12,7 @@ DELAYED_NAME_REMOVAL = "promql-delayed-name-removal"
 PER_STEP_STATS = "promql-per-step-stats"
 START_TIMESTAMPS = "use-start-timestamps"
 TYPE_AND_UNIT = "type-and-unit-labels"
-"""Features that the evaluation knows, by Prometheus's names; those of the language are in `promql.typecheck`."""
+"""Features that the evaluation knows, by Prometheus's names; those of the language are in `promql.syntax.typecheck`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from promql.annotations import Annotations
-from promql.ast import Span
-from promql.gotext import format_duration_ms
 from promql.matrix import F64, I64, Bool
 from promql.resolution import EXACT_NATIVE, INSTANT, Read
-from promql.windows import Windows, keep_samples
+from promql.syntax.ast import Span
+from promql.syntax.gotext import format_duration_ms
+from promql.window.windows import Windows, keep_samples
 from tsdb.kernel import window_merge as kernel
 from tsdb.kernel.downsample import COUNT, MAX, MIN, SUM
 from tsdb.model.series import SeriesBatch

@@ -10,15 +10,15 @@ import numpy as np
 
 from promql.annotations import Annotations
 from promql.answer import Answer, NodeStats, QueryOptions, QueryStats
-from promql.ast import Expr, MatrixSelector, Subquery
 from promql.evaluate import evaluate, raw_samples
 from promql.evaluation import Evaluation
 from promql.matrix import Matrix, Scalar, Steps, Value
 from promql.matrix_rows import non_empty
 from promql.measure import finish_stats
 from promql.names import settle
-from promql.parser import parse
 from promql.plan import make_plan
+from promql.syntax.ast import Expr, MatrixSelector, Subquery
+from promql.syntax.parser import parse
 from tsdb.model.errors import BadData, LimitExceeded
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Source

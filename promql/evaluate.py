@@ -10,27 +10,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from promql import aggregate, binary, functions, info, user_functions
-from promql.absent import absent_labels
+from promql import user_functions
 from promql.answer import DELAYED_NAME_REMOVAL, TYPE_AND_UNIT
-from promql.ast import (
-    Aggregate,
-    Binary,
-    Call,
-    Expr,
-    MatrixSelector,
-    NumberLiteral,
-    Paren,
-    StringLiteral,
-    Subquery,
-    Unary,
-    VectorSelector,
-)
 from promql.evaluation import Evaluation, check_deadline, hold, keep, size_of, told
+from promql.functions import call as functions
+from promql.functions import info
+from promql.functions.absent import absent_labels
 from promql.matrix import I64, Matrix, Scalar, Steps, Value
 from promql.matrix_rows import concat_matrices, non_empty
 from promql.measure import count_windows, counted_windows, measured, measured_stream, name_of, taken_again, uncounted
 from promql.names import mark, settle
+from promql.operators import aggregate, binary
 from promql.plan import duration_ms
 from promql.reading import (
     SAMPLE_TIMES,
@@ -43,10 +33,23 @@ from promql.reading import (
     read_times,
     windows_of,
 )
-from promql.subquery import as_samples, inner_steps
-from promql.typecheck import children, walk
-from promql.window import RANGE_FUNCTIONS, RangeCall, check_call, over_time
-from promql.windows import Windows
+from promql.syntax.ast import (
+    Aggregate,
+    Binary,
+    Call,
+    Expr,
+    MatrixSelector,
+    NumberLiteral,
+    Paren,
+    StringLiteral,
+    Subquery,
+    Unary,
+    VectorSelector,
+)
+from promql.syntax.typecheck import children, walk
+from promql.window.over_time import RANGE_FUNCTIONS, RangeCall, check_call, over_time
+from promql.window.subquery import as_samples, inner_steps
+from promql.window.windows import Windows
 from tsdb.model.errors import LimitExceeded, QueryFailed
 from tsdb.model.labels import METRIC_NAME
 from tsdb.model.matcher import Matcher

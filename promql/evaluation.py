@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from promql.annotations import Annotations
 from promql.answer import START_TIMESTAMPS, NodeStats, QueryOptions, QueryStats, ReadStats
-from promql.ast import Expr, VectorSelector
-from promql.histogram_window import with_reset_hints, without_buckets
+from promql.histogram.window import with_reset_hints, without_buckets
 from promql.matrix import Matrix, Scalar, Steps, Value
 from promql.plan import Plan
 from promql.resolution import RAW, Read
+from promql.syntax.ast import Expr, VectorSelector
 from tsdb.model.errors import LimitExceeded
 from tsdb.model.histogram import COUNTER_RESET, UNKNOWN_RESET, Histograms
 from tsdb.model.series import SeriesBatch

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from promql.answer import Answer, NodeStats, QueryOptions, ReadStats
-from promql.ast import Aggregate, Binary, Call, NumberLiteral, StringLiteral
 from promql.engine import query_instant, query_range
-from promql.gotext import format_duration_ms
 from promql.matrix import Steps
-from promql.printer import format_expr
+from promql.syntax.ast import Aggregate, Binary, Call, NumberLiteral, StringLiteral
+from promql.syntax.gotext import format_duration_ms
+from promql.syntax.printer import format_expr
 from tsdb.model.estimate import estimate
 from tsdb.model.labels import METRIC_NAME
 from tsdb.model.matcher import Matcher

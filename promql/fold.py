@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from promql.arithmetic import calculate
-from promql.ast import Aggregate, Binary, Call, Expr, NumberLiteral, Subquery, Unary
+from promql.operators.arithmetic import calculate
+from promql.syntax.ast import Aggregate, Binary, Call, Expr, NumberLiteral, Subquery, Unary
 
 
 def fold(expr: Expr) -> Expr:

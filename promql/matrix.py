@@ -1,4 +1,4 @@
-"""`Matrix`, the currency of the language: n series by k steps. Range vectors exist only inside `promql.window`."""
+"""`Matrix`, the currency of the language: n series by k steps. Range vectors exist only inside `promql.window.over_time`."""
 
 from dataclasses import dataclass, replace
 

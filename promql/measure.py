@@ -11,10 +11,10 @@ from typing import TypeVar
 import numpy as np
 
 from promql.answer import PER_STEP_STATS, NodeStats
-from promql.ast import Aggregate, Binary, Call, Expr, Unary
 from promql.evaluation import Evaluation
 from promql.matrix import I64, Matrix, Steps, Value
-from promql.windows import Windows, bounds, without_stale
+from promql.syntax.ast import Aggregate, Binary, Call, Expr, Unary
+from promql.window.windows import Windows, bounds, without_stale
 from tsdb.model.histogram import Histograms
 from tsdb.model.series import SeriesBatch
 

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from promql.gotext import quote
+from promql.syntax.gotext import quote
 from tsdb.model.labels import Labels
 
 PLAIN_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*", re.ASCII)

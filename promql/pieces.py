@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from promql.matrix import Steps
-from promql.windows import Windows
+from promql.window.windows import Windows
 from tsdb.model.series import SeriesBatch
 
 MAX_WORK = 4_000_000

@@ -7,7 +7,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from promql.ast import (
+from promql.fold import fold
+from promql.matrix import Steps
+from promql.syntax.ast import (
     Aggregate,
     At,
     Binary,
@@ -23,9 +25,7 @@ from promql.ast import (
     Unary,
     VectorSelector,
 )
-from promql.fold import fold
-from promql.matrix import Steps
-from promql.typecheck import children, walk
+from promql.syntax.typecheck import children, walk
 from tsdb.model.errors import BadData
 
 AT_UNSAFE = frozenset(

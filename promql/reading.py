@@ -7,7 +7,6 @@ import numpy as np
 
 from promql.annotations import Annotations
 from promql.answer import START_TIMESTAMPS
-from promql.ast import MatrixSelector, Subquery, VectorSelector
 from promql.downsampled import as_points, note_approximated
 from promql.evaluation import Evaluation, hold, map_batches, select
 from promql.matrix import I64, Matrix, Steps
@@ -16,13 +15,14 @@ from promql.measure import counted_cells, counted_windows
 from promql.names import mark
 from promql.pieces import instant_pieces, range_pieces
 from promql.plan import duration_ms
-from promql.raw import concat_batches, in_window
 from promql.resolution import INSTANT, RAW, Read, Use, read_for
-from promql.select import latest, latest_stamped, latest_starts, latest_times
-from promql.smoothing import smoothed
-from promql.window import RangeCall, over_time
-from promql.window_floats import EXTRAPOLATED, PICKS
-from promql.windows import Windows, without_stale
+from promql.syntax.ast import MatrixSelector, Subquery, VectorSelector
+from promql.window.floats import EXTRAPOLATED, PICKS
+from promql.window.over_time import RangeCall, over_time
+from promql.window.raw import concat_batches, in_window
+from promql.window.select import latest, latest_stamped, latest_starts, latest_times
+from promql.window.smoothing import smoothed
+from promql.window.windows import Windows, without_stale
 from tsdb.model.errors import QueryFailed
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import MAX_MS, MIN_MS

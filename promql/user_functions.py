@@ -21,15 +21,15 @@ from dataclasses import replace
 import numpy as np
 
 from promql.annotations import Annotations
-from promql.ast import Aggregate, Call, Definition, Span, ValueType
-from promql.grouping import grouped_labels
-from promql.lexer import KEYWORDS
 from promql.matrix import F64, I64, Matrix, Scalar, Value
 from promql.matrix_rows import non_empty
 from promql.names import mark
-from promql.set_operators import group_presence
-from promql.signatures import FUNCTIONS
-from promql.windows import Windows, bounds, only_floats, without_stale
+from promql.operators.grouping import grouped_labels
+from promql.operators.set_operators import group_presence
+from promql.syntax.ast import Aggregate, Call, Definition, Span, ValueType
+from promql.syntax.lexer import KEYWORDS
+from promql.syntax.signatures import FUNCTIONS
+from promql.window.windows import Windows, bounds, only_floats, without_stale
 from tsdb.model.errors import BadData, QueryFailed
 from tsdb.model.series import SeriesBatch
 

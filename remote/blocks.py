@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from tsdb.block_meta import BlockMeta
-from tsdb.coverage import Piece
-from tsdb.lineage import live_blocks
+from tsdb.block.meta import BlockMeta
+from tsdb.compaction.coverage import Piece
+from tsdb.compaction.lineage import live_blocks
 from tsdb.model.errors import BadData, Corrupt, NotFound
 from tsdb.model.estimate import Estimate, estimate
 from tsdb.model.series import SeriesBatch, SeriesTable

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 
 from remote.retention import Retention, expired_blocks, expired_ranges, rules_past
 from remote.store_gateway import IGNORE_AFTER_MS
-from tsdb.block import Block
-from tsdb.block_meta import META, BlockMeta, new_ulid
-from tsdb.bucket import Bucket
-from tsdb.bucket_index import SKEW_MS, STALE_MS, Inventory, scan_bucket, write_index
-from tsdb.compact import RANGES_MS, SETTLE_MS, Job, Kind, SourceFailed, check_ranges, plan, run
-from tsdb.downsample import plan_downsample, run_downsample
-from tsdb.lineage import is_made_of, live_blocks
-from tsdb.marks import DeletionMark, NoCompactMark, put_deletion_mark, put_no_compact_mark
+from tsdb.block.block import Block
+from tsdb.block.meta import META, BlockMeta, new_ulid
+from tsdb.bucket.bucket import Bucket
+from tsdb.compaction.bucket_index import SKEW_MS, STALE_MS, Inventory, scan_bucket, write_index
+from tsdb.compaction.compact import RANGES_MS, SETTLE_MS, Job, Kind, SourceFailed, check_ranges, plan, run
+from tsdb.compaction.downsample import plan_downsample, run_downsample
+from tsdb.compaction.lineage import is_made_of, live_blocks
+from tsdb.compaction.marks import DeletionMark, NoCompactMark, put_deletion_mark, put_no_compact_mark
+from tsdb.compaction.reclaim import deletable, delete_block, delete_everything, spent, unmarked_and_replaced
+from tsdb.compaction.tombstones import touching
 from tsdb.model.errors import BadData, Corrupt, NotFound, TreeringError, Unavailable
 from tsdb.model.matcher import Matcher
 from tsdb.model.source import Selection
-from tsdb.reclaim import deletable, delete_block, delete_everything, spent, unmarked_and_replaced
-from tsdb.tombstones import touching
 
 HOUR_MS = 3_600_000
 BACKOFF_MS = 10 * 60_000

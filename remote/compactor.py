@@ -1,8 +1,8 @@
 """The compactor: keeps every tenant's part of the bucket in order, a bounded piece of work at each tick.
 
-For each tenant it lists what is there, marks what is expired or replaced, runs the jobs of `tsdb.compact.plan`, writes the bucket
-index, and deletes what was marked long ago. Each step can be cut off anywhere: what is there is always readable, and the next tick
-goes on from it. What fails with one job, block or tenant is told and passed over.
+For each tenant it lists what is there, marks what is expired or replaced, runs the jobs of `tsdb.compaction.compact.plan`, writes
+the bucket index, and deletes what was marked long ago. Each step can be cut off anywhere: what is there is always readable, and the
+next tick goes on from it. What fails with one job, block or tenant is told and passed over.
 """
 
 import os
@@ -13,9 +13,9 @@ from remote.compaction import CompactorOptions, Duty, Place, Report, Stopped, Te
 from remote.limits import LimitsTable
 from remote.retention import retention_of
 from remote.store_gateway import is_tenant
-from tsdb.bucket import Bucket, PrefixBucket
-from tsdb.bucket_index import condemn
-from tsdb.compact import Job
+from tsdb.bucket.bucket import Bucket, PrefixBucket
+from tsdb.compaction.bucket_index import condemn
+from tsdb.compaction.compact import Job
 from tsdb.model.errors import TreeringError
 
 HOUR_MS = 3_600_000

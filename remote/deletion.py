@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tsdb.block import Block
-from tsdb.block_meta import is_ulid, new_ulid, read_meta
-from tsdb.bucket import Bucket
-from tsdb.bucket_index import Inventory, LiveBlock, answering, scan_bucket
-from tsdb.lineage import sources_of
+from tsdb.block.block import Block
+from tsdb.block.meta import is_ulid, new_ulid, read_meta
+from tsdb.bucket.bucket import Bucket
+from tsdb.compaction.bucket_index import Inventory, LiveBlock, answering, scan_bucket
+from tsdb.compaction.lineage import sources_of
+from tsdb.compaction.tombstones import MAX_TOMBSTONES, BuriedSource, Tombstone, matching_rows, put_tombstone
 from tsdb.model.errors import BadData, Corrupt, LimitExceeded, NotFound, Unavailable
 from tsdb.model.matcher import Matcher
 from tsdb.model.source import Selection, Source
-from tsdb.tombstones import MAX_TOMBSTONES, BuriedSource, Tombstone, matching_rows, put_tombstone
 
 
 @dataclass(frozen=True, slots=True)

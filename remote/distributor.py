@@ -6,11 +6,11 @@ from concurrent.futures import Executor
 import numpy as np
 
 from remote.limits import LimitsTable, RateLimiter
-from remote.membership import Membership
 from remote.peer import Peer
-from remote.quorum import Gate, push_quorum
-from remote.replication import Placement, write_placement
-from remote.ring import I32, Instance, tenant_salt
+from remote.ring.membership import Membership
+from remote.ring.quorum import Gate, push_quorum
+from remote.ring.replication import Placement, write_placement
+from remote.ring.ring import I32, Instance, tenant_salt
 from tsdb.kernel.hash import ring_tokens
 from tsdb.model.errors import Unavailable
 from tsdb.model.write import PushResult, WriteBatch

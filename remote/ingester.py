@@ -16,16 +16,16 @@ from remote.flush import BLOCK_RANGE_MS
 from remote.limits import Limits, LimitsTable
 from remote.tenant_store import KEEP_FLUSHED_MS, TenantStore
 from remote.tenants import check_tenant
-from tsdb.block_meta import BlockMeta
-from tsdb.bucket import Bucket, PrefixBucket
-from tsdb.exemplars import ExemplarSeries
-from tsdb.head import Head, HeadOptions
+from tsdb.block.meta import BlockMeta
+from tsdb.bucket.bucket import Bucket, PrefixBucket
+from tsdb.compaction.tombstones import Tombstone
+from tsdb.head.exemplars import ExemplarSeries
+from tsdb.head.head import Head, HeadOptions
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData, LimitExceeded, TreeringError, Unavailable
 from tsdb.model.matcher import Matcher
 from tsdb.model.source import Source
 from tsdb.model.write import Metadata, PushResult, WriteBatch
-from tsdb.tombstones import Tombstone
 
 Announce = Callable[[str, BlockMeta], None]
 

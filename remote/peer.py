@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from tsdb.exemplars import ExemplarSeries
+from tsdb.head.exemplars import ExemplarSeries
 from tsdb.model.matcher import Matcher
 from tsdb.model.source import Source
 from tsdb.model.write import Metadata, PushResult, WriteBatch

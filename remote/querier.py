@@ -7,11 +7,11 @@ from dataclasses import replace
 from itertools import chain
 
 from remote.federation import FederatedSource
-from remote.membership import Membership
 from remote.peer import Peer
 from remote.replicas import Answer, Ask, Failures, PeerOf, ask_all, started, tolerated
+from remote.ring.membership import Membership
 from remote.store_gateway import StoreGateway
-from tsdb.exemplars import ExemplarSeries
+from tsdb.head.exemplars import ExemplarSeries
 from tsdb.merge import merge_streams, merge_tables
 from tsdb.model.estimate import Estimate, estimate, together
 from tsdb.model.labels import Labels

@@ -1,7 +1,7 @@
 """Reads from several ingesters, of which some may fail: as many as leave every sample with one that answers.
 
 A written sample is on a majority of its replicas, so the answer is whole as long as fewer than a majority are missing
-(`remote.replication.read_set`); up to then failures are not told to the reader, and the one too many fails the read.
+(`remote.ring.replication.read_set`); up to then failures are not told to the reader, and the one too many fails the read.
 """
 
 import threading
@@ -11,8 +11,8 @@ from itertools import chain
 from typing import TypeVar
 
 from remote.peer import Peer
-from remote.replication import ReadSet, read_set
-from remote.ring import Instance, Ring
+from remote.ring.replication import ReadSet, read_set
+from remote.ring.ring import Instance, Ring
 from tsdb.model.errors import BadData, LimitExceeded, QueryCanceled, QueryTimeout, TreeringError, Unavailable
 from tsdb.model.series import SeriesBatch
 

@@ -7,16 +7,16 @@ the latest when all of the block is past the rule's time.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from promql.errors import ParseError
-from promql.gotext import parse_duration_ms
-from promql.parser import parse_selector
+from promql.syntax.errors import ParseError
+from promql.syntax.gotext import parse_duration_ms
+from promql.syntax.parser import parse_selector
 from remote.limits import Limits
-from tsdb.block_meta import BlockMeta
-from tsdb.lineage import sources_of
+from tsdb.block.meta import BlockMeta
+from tsdb.compaction.lineage import sources_of
+from tsdb.compaction.tombstones import Tombstone
 from tsdb.model.errors import BadData
 from tsdb.model.matcher import Matcher
 from tsdb.model.source import MIN_MS
-from tsdb.tombstones import Tombstone
 
 MAX_RULES = 64
 """Rules of one tenant: each is tested against every series of every block that is merged."""

@@ -1,7 +1,8 @@
 """The store gateway: the blocks of every tenant in the bucket, as Sources.
 
-A tenant's blocks become known when it is first asked for, from its bucket index (`tsdb.bucket_index`), and again at each `refresh`
-while it is asked for; an ingester or compactor in the same process tells of what it does at once. Footers, indexes and pages are
+A tenant's blocks become known when it is first asked for, from its bucket index (`tsdb.compaction.bucket_index`), and again at
+each `refresh` while it is asked for;
+an ingester or compactor in the same process tells of what it does at once. Footers, indexes and pages are
 read when a query needs them, through caches that are bounded in bytes and shared by all blocks.
 """
 
@@ -13,19 +14,19 @@ from dataclasses import dataclass, field, replace
 
 from remote.blocks import GuardedBlock, Stretch, Told, coarser_only, damage
 from remote.tenants import check_tenant
-from tsdb.block import Block
-from tsdb.block_meta import BlockMeta
-from tsdb.block_run import BlockPiece, BlockRun
-from tsdb.bucket import Bucket, PrefixBucket
-from tsdb.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
-from tsdb.coverage import Piece, cover, layers
+from tsdb.block.block import Block
+from tsdb.block.meta import BlockMeta
+from tsdb.block.part_cache import PartCache
+from tsdb.block.run import BlockPiece, BlockRun
+from tsdb.bucket.bucket import Bucket, PrefixBucket
+from tsdb.compaction.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
+from tsdb.compaction.coverage import Piece, cover, layers
+from tsdb.compaction.tombstones import BuriedSource, Tombstone
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData
 from tsdb.model.estimate import Estimate, estimate
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Selection, Source
-from tsdb.part_cache import PartCache
-from tsdb.tombstones import BuriedSource, Tombstone
 
 MAX_OPEN_BLOCKS = 512
 """Blocks kept open; one costs little, what it has read is in the caches."""

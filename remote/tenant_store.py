@@ -13,16 +13,16 @@ import numpy as np
 from remote.blocks import GuardedBlock, choose_blocks
 from remote.flush import BLOCK_RANGE_MS, HeadClock, block_windows, cut_before
 from remote.replicas import started
-from tsdb.block import Block
-from tsdb.block_meta import BlockMeta, new_ulid
-from tsdb.block_writer import write_block
-from tsdb.bucket import Bucket
-from tsdb.head import Cut, Head
+from tsdb.block.block import Block
+from tsdb.block.meta import BlockMeta, new_ulid
+from tsdb.block.writer import write_block
+from tsdb.bucket.bucket import Bucket
+from tsdb.compaction.tombstones import BuriedSource, Tombstone, touching
+from tsdb.head.head import Cut, Head
 from tsdb.merge import merge_streams, merge_tables
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS, Selection, Source
 from tsdb.model.write import PushResult, WriteBatch
-from tsdb.tombstones import BuriedSource, Tombstone, touching
 
 KEEP_FLUSHED_MS = 15 * 60_000
 """How long a flushed block is still answered from here: three refreshes of a store gateway that looks every 5 minutes. 0 where

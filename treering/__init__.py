@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from treering.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from treering.store import Store
+    from treering.library.store import Store
 
 __all__ = ["__version__", "open"]
 
@@ -31,6 +31,6 @@ def open(
     `tenant` is "anonymous" unless given; `headers` and `timeout` (seconds) are for servers; further keywords are keys of the
     configuration, such as `bucket="s3://…"`. Unavailable if another process has the data folder open.
     """
-    from treering.opening import open_store
+    from treering.library.opening import open_store
 
     return open_store(url, tenant=tenant, headers=headers or {}, timeout_s=timeout, config=config)

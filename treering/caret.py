@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from promql.errors import ParseError
+from promql.syntax.errors import ParseError
 from tsdb.model.errors import BadData
 
 _PLACE = re.compile(r"(\d{1,6}):(\d{1,6}): parse error: ")

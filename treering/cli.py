@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from treering.cli_transfer import add_transfer_commands
+from treering.command.cli_transfer import add_transfer_commands
 from treering.version import VERSION
 from tsdb.model.errors import TreeringError
 
@@ -117,8 +117,8 @@ def query(
 ) -> None:
     """Evaluate a PromQL expression and print a table (or, for ranges, sparklines)."""
     from treering import open as open_store
-    from treering.explanation_json import explanation_json
-    from treering.terminal import print_result
+    from treering.command.terminal import print_result
+    from treering.http.explanation_json import explanation_json
 
     with open_store(data or url or "http://127.0.0.1:9009", tenant=tenant) as store:
         if explain or analyze:
@@ -144,7 +144,7 @@ def query(
 def demo(hours: int, hosts: int, **flags: Any) -> None:
     """Fill the data folder with plausible node metrics, so that there is something to look at."""
     config = _config(flags)
-    from treering.demo import fill_demo
+    from treering.command.demo import fill_demo
 
     fill_demo(config, hours=hours, hosts=hosts, say=click.echo)
 
@@ -155,7 +155,7 @@ def demo(hours: int, hosts: int, **flags: Any) -> None:
 def doctor(**flags: Any) -> None:
     """Check what a start needs: folder, disk, port, bucket, clock, kernels."""
     config = _config(flags)
-    from treering.doctor import examine, print_findings
+    from treering.command.doctor import examine, print_findings
 
     if not print_findings(examine(config)):
         sys.exit(1)
@@ -213,7 +213,7 @@ def bucket_options(command: Callable[..., None]) -> Callable[..., None]:
 @told
 def blocks_ls(bucket: str | None, tenant: str | None, as_json: bool) -> None:
     """List blocks: time range, level, series, samples, bytes a sample; status 1 if any cannot be read."""
-    from treering.blocks import list_command
+    from treering.command.blocks import list_command
 
     if not list_command(bucket, tenant, as_json=as_json, say=click.echo):
         sys.exit(1)
@@ -225,7 +225,7 @@ def blocks_ls(bucket: str | None, tenant: str | None, as_json: bool) -> None:
 @told
 def blocks_inspect(ulid: str, bucket: str | None, tenant: str | None, as_json: bool) -> None:
     """Show one block: its objects, its metrics, where its bytes go."""
-    from treering.blocks import inspect_command
+    from treering.command.blocks import inspect_command
 
     inspect_command(ulid, bucket, tenant, as_json=as_json, say=click.echo)
 
@@ -235,7 +235,7 @@ def blocks_inspect(ulid: str, bucket: str | None, tenant: str | None, as_json: b
 @told
 def blocks_verify(bucket: str | None, tenant: str | None, as_json: bool) -> None:
     """Read every byte of every block and check its checksums; status 1 if any is damaged."""
-    from treering.blocks import verify_command
+    from treering.command.blocks import verify_command
 
     if not verify_command(bucket, tenant, as_json=as_json, say=click.echo):
         sys.exit(1)
@@ -256,7 +256,7 @@ def _tell(text: str) -> None:
 @told
 def blocks_mark(ulid: str, kind: str, bucket: str | None, tenant: str, reason: str) -> None:
     """Mark a block for deletion, leave it out of compaction, or take its marks off."""
-    from treering.blocks_change import mark_command
+    from treering.command.blocks_change import mark_command
 
     mark_command(ulid, bucket, tenant, kind, reason=reason, say=click.echo)
 
@@ -269,7 +269,7 @@ def blocks_mark(ulid: str, kind: str, bucket: str | None, tenant: str, reason: s
 @told
 def blocks_rewrite(ulids: tuple[str, ...], relabel_file: str, bucket: str | None, tenant: str) -> None:
     """Relabel, rename or drop series of history: rewrites the blocks named, or all."""
-    from treering.blocks_change import rewrite_command
+    from treering.command.blocks_change import rewrite_command
 
     rewrite_command(ulids, bucket, tenant, relabel_file, say=click.echo)
 

@@ -59,7 +59,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     incomplete_upload_s: float = 86400
     """How old an upload is taken to be abandoned."""
     index_cache_bytes: int = 128 << 20
-    page_cache_bytes: int = 128 << 20
+    page_cache_bytes: int = 256 << 20
+    """A sample of an opened page takes about two bytes: it holds a hundred million of them."""
     keep_flushed_s: float = 0
     """How long an ingester still answers for blocks it has written; only needed where readers in other processes refresh later."""
     tick_s: float = 5

@@ -16,17 +16,17 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from promql.ast import Definition
 from promql.engine import Answer, QueryOptions, query_instant, query_range
 from promql.explain import Explanation, analyze, explain
 from promql.matrix import Steps
 from promql.resolution import AUTO
+from promql.syntax.ast import Definition
 from remote.distributor import Distributor
 from remote.ingester import Ingester, IngesterOptions, TickReport
 from remote.limits import LimitsTable
-from remote.membership import MemoryMembership
 from remote.querier import Querier
-from remote.ring import Instance, State, instance_tokens
+from remote.ring.membership import MemoryMembership
+from remote.ring.ring import Instance, State, instance_tokens
 from remote.store_gateway import GatewayOptions, StoreGateway
 from remote.tenant_store import TenantStore
 from remote.tenants import resolve_tenant, resolve_tenants
@@ -35,7 +35,7 @@ from treering.limits import limits_table
 from treering.python_functions import added, load_functions
 from treering.telemetry import Gauge, Telemetry
 from treering.upkeep import Upkeep
-from tsdb.bucket import Bucket, open_bucket
+from tsdb.bucket.bucket import Bucket, open_bucket
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData, QueryCanceled, QueryTimeout, TreeringError, Unavailable
 from tsdb.model.source import Source

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Sequence
 
-from promql.ast import Definition
+from promql.syntax.ast import Definition
 from promql.user_functions import define, kind_of
 from tsdb.model.errors import BadData
 

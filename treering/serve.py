@@ -15,9 +15,9 @@ from types import FrameType
 import numpy as np
 import uvicorn
 
-from treering.api import make_app
 from treering.config import Config
-from treering.connection import BoundedConnection
+from treering.http.api import make_app
+from treering.http.connection import BoundedConnection
 from treering.node import Node
 from treering.self_scrape import SelfScrape
 from treering.telemetry import start_logging

@@ -13,9 +13,9 @@ from remote.store_gateway import StoreGateway
 from remote.tenants import check_tenant
 from treering.config import Config
 from treering.telemetry import Gauge, Telemetry
-from tsdb.block_meta import BlockMeta
-from tsdb.bucket import Bucket, PrefixBucket
-from tsdb.bucket_index import add_news
+from tsdb.block.meta import BlockMeta
+from tsdb.bucket.bucket import Bucket, PrefixBucket
+from tsdb.compaction.bucket_index import add_news
 from tsdb.model.errors import BadData, Unavailable
 from tsdb.model.source import Source
 

@@ -15,11 +15,11 @@ import numpy as np
 
 from promql.engine import query_instant, query_range
 from promql.matrix import Steps
-from remote.client import encode_v1, encode_v2
-from remote.wire import decode_write
-from remote.wire_limits import WireLimits
+from remote.wire.client import encode_v1, encode_v2
+from remote.wire.decode import decode_write
+from remote.wire.limits import WireLimits
 from treering.config import Config
-from treering.json_text import query_response
+from treering.http.json_text import query_response
 from treering.node import Node, Query
 from tsdb.kernel.hash import hash_bytes
 from tsdb.model.labels import METRIC_NAME, Labels

@@ -8,8 +8,8 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from remote.client import compress
 from remote.protos import write_v1_pb2, write_v2_pb2
+from remote.wire.client import compress
 from tests.e2e.queries import QUERIES
 from tests.e2e.random_queries import questions
 

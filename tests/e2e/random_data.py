@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from remote.client import encode_v1
+from remote.wire.client import encode_v1
 from tsdb.model.labels import Labels
 from tsdb.model.series import STALE_NAN
 from tsdb.model.write import F64, I64, WriteBatch

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.peers import PROMETHEUS, Program, installed, prometheus, treering
-from remote.client import post_write
+from remote.wire.client import post_write
 from tests.e2e.answers import ask, difference
 from tests.e2e.known_differences import KNOWN, KnownDifference, explained
 from tests.e2e.random_data import bodies

@@ -16,9 +16,9 @@ import pytest
 from benchmarks.peers import treering
 from promql.engine import QueryOptions, query_instant, query_range
 from promql.matrix import Steps
-from remote.client import HEADERS
-from remote.wire import TooLarge, UnsupportedMedia, decode_write
-from remote.wire_limits import WireLimits
+from remote.wire.client import HEADERS
+from remote.wire.decode import TooLarge, UnsupportedMedia, decode_write
+from remote.wire.limits import WireLimits
 from tests.e2e.mutations import mutated_queries, mutated_writes
 from treering.config import FEATURES, Config
 from treering.node import Node

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.peers import PROMETHEUS, Program, installed, prometheus, treering
-from remote.client import encode_v1, post_write
+from remote.wire.client import encode_v1, post_write
 from tests.e2e.answers import ask, difference
 from tests.e2e.random_data import LENGTH_MS, START_MS, bodies
 from tests.e2e.random_queries import questions
@@ -19,15 +19,15 @@ from tests.e2e.test_differential import _compare as compare
 from tests.treering.server import call
 from tests.tsdb.batches import histogram_batch, same_samples
 from treering.cli import main
-from tsdb.bucket import FolderBucket
+from tsdb.bucket.bucket import FolderBucket
 from tsdb.merge import merge_batches
 from tsdb.model.histogram import Histograms
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
 from tsdb.model.write import HistogramSamples, WriteBatch
-from tsdb.prometheus_block import open_prometheus_block
-from tsdb.prometheus_meta import find_prometheus_blocks
+from tsdb.prometheus.block import open_prometheus_block
+from tsdb.prometheus.meta import find_prometheus_blocks
 
 pytestmark = pytest.mark.skipif(not installed(PROMETHEUS), reason="prometheus is not installed")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.peers import PROMETHEUS, Program, installed, prometheus, treering
-from remote.client import encode_v1
+from remote.wire.client import encode_v1
 from tests.treering.server import call
 from tsdb.model.labels import Labels
 from tsdb.model.write import WriteBatch

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from promql.gotext import format_number
+from promql.syntax.gotext import format_number
 from tsdb.model.histogram import CUSTOM_BUCKETS_SCHEMA, UNKNOWN_RESET, Buckets, Histograms
 
 EPSILON = 1e-6

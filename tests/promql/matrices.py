@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from promql.ast import VectorSelector
 from promql.matrix import Matrix, Scalar, Steps
-from promql.parser import parse
+from promql.syntax.ast import VectorSelector
+from promql.syntax.parser import parse
 from tsdb.model.labels import Labels
 from tsdb.model.series import SeriesTable
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from promql.gotext import parse_duration_ms, unquote
+from promql.syntax.gotext import parse_duration_ms, unquote
 from tests.promql.histogram_literal import HistogramLiteral, combine, parse_histogram
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import STALE_NAN

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from promql.answer import DELAYED_NAME_REMOVAL, START_TIMESTAMPS, Answer, QueryOptions
-from promql.ast import Aggregate, At, Binary, Call, Expr, MatrixSelector, Paren, Subquery, Unary, VectorSelector
 from promql.engine import query_instant, query_range
-from promql.errors import ParseError
-from promql.gotext import format_number
 from promql.matrix import Matrix, Scalar, Steps
-from promql.parser import parse
-from promql.printer import format_expr
-from promql.typecheck import ALL_FEATURES, walk
+from promql.syntax.ast import Aggregate, At, Binary, Call, Expr, MatrixSelector, Paren, Subquery, Unary, VectorSelector
+from promql.syntax.errors import ParseError
+from promql.syntax.gotext import format_number
+from promql.syntax.parser import parse
+from promql.syntax.printer import format_expr
+from promql.syntax.typecheck import ALL_FEATURES, walk
 from tests.promql.histogram_literal import HistogramLiteral, almost_equal, from_histograms, same_histogram, show
 from tests.promql.script import Eval, Expect, Point
 from tsdb.model.errors import TreeringError

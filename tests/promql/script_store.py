@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.promql.histogram_literal import HistogramLiteral, to_histograms
 from tests.promql.script import Clear, Command, Load
-from tsdb.head import Head, HeadOptions
+from tsdb.head.head import Head, HeadOptions
 from tsdb.model.histogram import CUSTOM_BUCKETS_SCHEMA
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import STALE_NAN, is_stale

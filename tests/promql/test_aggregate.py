@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promql.aggregate import Accumulator, aggregate
-from promql.aggregate_whole import labels_hash
 from promql.annotations import Annotations
-from promql.ast import Aggregate
 from promql.matrix import Matrix
-from promql.parser import parse
+from promql.operators.aggregate import Accumulator, aggregate
+from promql.operators.aggregate_whole import labels_hash
+from promql.syntax.ast import Aggregate
+from promql.syntax.parser import parse
 from tests.promql.matrices import matrix, rows, scalar
 from tsdb.model.errors import QueryFailed
 from tsdb.model.series import SeriesTable

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promql.annotations import Annotations
-from promql.ast import Binary
-from promql.binary import binary, negated
 from promql.matrix import Matrix, Scalar, Value
 from promql.names import settle
-from promql.parser import parse
+from promql.operators.binary import binary, negated
+from promql.syntax.ast import Binary
+from promql.syntax.parser import parse
 from tests.promql.matrices import labels, matrix, rows, scalar
 from tsdb.model.errors import QueryFailed
 from tsdb.model.labels import METRIC_NAME, Labels

@@ -15,10 +15,10 @@ from promql.answer import START_TIMESTAMPS, Answer, QueryOptions
 from promql.engine import query_instant, query_range
 from promql.matrix import F64, Matrix, Steps
 from promql.resolution import AUTO, EXACT, EXACT_NATIVE, INSTANT
-from promql.window import RANGE_FUNCTIONS
+from promql.window.over_time import RANGE_FUNCTIONS
 from tests.promql.memory import MemorySource
 from tests.tsdb.batches import histogram_batch
-from tsdb.downsample import downsample
+from tsdb.compaction.downsample import downsample
 from tsdb.merge import merge_batches
 from tsdb.model.labels import Labels
 from tsdb.model.series import STALE_NAN, SeriesBatch, SeriesTable

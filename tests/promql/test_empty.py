@@ -2,16 +2,16 @@
 
 import pytest
 
-from promql.aggregate import aggregate
 from promql.annotations import Annotations
-from promql.ast import Aggregate, Binary, Call
-from promql.binary import binary, negated
-from promql.functions import EvalContext, call
-from promql.info import info
+from promql.functions.call import EvalContext, call
+from promql.functions.info import info
 from promql.matrix import Matrix, Scalar, Value
 from promql.names import settle
-from promql.parser import parse
-from promql.typecheck import ALL_FEATURES
+from promql.operators.aggregate import aggregate
+from promql.operators.binary import binary, negated
+from promql.syntax.ast import Aggregate, Binary, Call
+from promql.syntax.parser import parse
+from promql.syntax.typecheck import ALL_FEATURES
 from tests.promql.matrices import matrix, scalar
 
 NOTHING = matrix([], 3)

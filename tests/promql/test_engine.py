@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from promql.answer import DELAYED_NAME_REMOVAL, START_TIMESTAMPS
 from promql.engine import Answer, QueryOptions, query_instant, query_range
 from promql.matrix import Matrix, Scalar, Steps
-from promql.typecheck import ALL_FEATURES
+from promql.syntax.typecheck import ALL_FEATURES
 from tests.promql.memory import MemorySource, batch_of, source_of, texts
 from tsdb.kernel import window, window_reduce, window_rise
 from tsdb.model.errors import BadData, LimitExceeded, QueryFailed, QueryTimeout

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from promql.engine import QueryOptions
-from promql.errors import ParseError
 from promql.explain import ExplainedNode, Explanation, analyze, explain
 from promql.matrix import Steps
-from promql.typecheck import ALL_FEATURES
+from promql.syntax.errors import ParseError
+from promql.syntax.typecheck import ALL_FEATURES
 from tests.promql.memory import MemorySource, source_of
 from tsdb.model.errors import BadData, QueryTimeout
 from tsdb.model.estimate import Estimate

@@ -2,12 +2,12 @@ import math
 
 import pytest
 
-from promql.ast import Binary, Call, Expr, NumberLiteral, VectorSelector
 from promql.fold import fold
 from promql.matrix import Steps
-from promql.parser import parse
 from promql.plan import resolve
-from promql.typecheck import ALL_FEATURES
+from promql.syntax.ast import Binary, Call, Expr, NumberLiteral, VectorSelector
+from promql.syntax.parser import parse
+from promql.syntax.typecheck import ALL_FEATURES
 
 
 def folded(text: str) -> Expr:

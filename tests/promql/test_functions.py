@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promql.annotations import Annotations
-from promql.ast import Call
-from promql.elementwise import FUNCTIONS
-from promql.functions import EvalContext, call
+from promql.functions.call import EvalContext, call
+from promql.functions.elementwise import FUNCTIONS
+from promql.functions.time_functions import PARTS
 from promql.matrix import Matrix, Scalar, Value
 from promql.names import settle
-from promql.parser import parse
-from promql.signatures import signature
-from promql.time_functions import PARTS
-from promql.window import RANGE_FUNCTIONS
+from promql.syntax.ast import Call
+from promql.syntax.parser import parse
+from promql.syntax.signatures import signature
+from promql.window.over_time import RANGE_FUNCTIONS
 from tests.promql.matrices import matrix, rows, scalar
 from tsdb.model.errors import QueryFailed
 

@@ -2,11 +2,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promql.ast import Aggregate, Matching
-from promql.grouping import GroupNumbers, match_groups
-from promql.label_columns import set_label
-from promql.parser import parse
-from promql.set_operators import group_presence
+from promql.functions.label_columns import set_label
+from promql.operators.grouping import GroupNumbers, match_groups
+from promql.operators.set_operators import group_presence
+from promql.syntax.ast import Aggregate, Matching
+from promql.syntax.parser import parse
 from tsdb.model.labels import Labels
 from tsdb.model.series import SeriesTable
 

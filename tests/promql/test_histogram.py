@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promql import histogram
-from promql.histogram import Terms
+from promql.histogram import arithmetic as histogram
+from promql.histogram.arithmetic import Terms
 from tests.promql.histogram_literal import HistogramLiteral, from_histograms, same_histogram, to_histograms
 from tests.promql.histograms import as_f64, coarser, custom, exponential, filled, histograms
 from tsdb.model.histogram import COUNTER_RESET, GAUGE, NOT_COUNTER_RESET, UNKNOWN_RESET, Histograms

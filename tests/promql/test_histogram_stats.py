@@ -5,10 +5,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from promql import histogram_stats as stats
 from promql.annotations import Annotations
-from promql.histogram_buckets import CLOSED, OPEN_LEFT, OPEN_RIGHT, bucket_rows, go_float, to_text
-from promql.histogram_trim import trim
+from promql.histogram import stats
+from promql.histogram.buckets import CLOSED, OPEN_LEFT, OPEN_RIGHT, bucket_rows, go_float, to_text
+from promql.histogram.trim import trim
 from tests.promql.histogram_literal import HistogramLiteral, to_histograms
 from tests.promql.histograms import as_f64, custom, exponential, histograms
 from tsdb.model.series import strings

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from promql.annotations import Annotations
 from promql.engine import QueryOptions, query_range
-from promql.histogram_samples import WindowResult
-from promql.histogram_window import FUNCTIONS, over_time, with_reset_hints
+from promql.histogram.samples import WindowResult
+from promql.histogram.window import FUNCTIONS, over_time, with_reset_hints
 from promql.matrix import Matrix, Steps
-from promql.window_floats import float_windows
-from promql.windows import Windows, bounds
+from promql.window.floats import float_windows
+from promql.window.windows import Windows, bounds
 from tests.promql.histogram_literal import HistogramLiteral, from_histograms, parse_histogram, to_histograms
 from tests.promql.memory import MemorySource
 from tsdb.model.histogram import COUNTER_RESET, NOT_COUNTER_RESET, UNKNOWN_RESET

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from promql.annotations import Annotations
-from promql.ast import Call
-from promql.info import info
+from promql.functions.info import info
 from promql.matrix import Matrix
 from promql.matrix_rows import non_empty
 from promql.names import settle
-from promql.parser import parse
+from promql.syntax.ast import Call
+from promql.syntax.parser import parse
 from tests.promql.matrices import matrix, rows
 from tsdb.model.errors import QueryFailed
 from tsdb.model.matcher import Matcher, select_rows

@@ -8,7 +8,7 @@ from promql.answer import PER_STEP_STATS, NodeStats, QueryStats
 from promql.engine import QueryOptions, query_instant, query_range
 from promql.matrix import Steps
 from promql.measure import histogram_weights
-from promql.typecheck import ALL_FEATURES
+from promql.syntax.typecheck import ALL_FEATURES
 from tests.promql.memory import batch_of, source_of
 
 OPTIONS = QueryOptions(features=ALL_FEATURES)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promql.ast import (
+from promql.syntax.ast import (
     Aggregate,
     At,
     Binary,
@@ -22,10 +22,10 @@ from promql.ast import (
     Unary,
     VectorSelector,
 )
-from promql.errors import ParseError
-from promql.lexer import MAX_NESTING, MAX_QUERY_BYTES
-from promql.parser import parse, parse_selector
-from promql.typecheck import ALL_FEATURES
+from promql.syntax.errors import ParseError
+from promql.syntax.lexer import MAX_NESTING, MAX_QUERY_BYTES
+from promql.syntax.parser import parse, parse_selector
+from promql.syntax.typecheck import ALL_FEATURES
 from tsdb.model.errors import BadData
 from tsdb.model.matcher import Matcher
 

@@ -5,8 +5,8 @@ from promql import pieces
 from promql.engine import QueryOptions, query_range
 from promql.matrix import Matrix, Steps
 from promql.pieces import instant_pieces, range_pieces
-from promql.typecheck import ALL_FEATURES
-from promql.windows import Windows
+from promql.syntax.typecheck import ALL_FEATURES
+from promql.window.windows import Windows
 from tests.promql.memory import batch_of, source_of, texts
 
 SCRIPT = "load 10s\n" + "\n".join(f'  x_total{{i="{i}"}} {i}+{i}x12' for i in range(9))

@@ -1,10 +1,10 @@
 import pytest
 
-from promql.ast import Aggregate, At, Call, MatrixSelector, NumberLiteral, Paren, Subquery, VectorSelector
 from promql.matrix import Steps
-from promql.parser import parse
 from promql.plan import Plan, duration_ms, make_plan
-from promql.typecheck import ALL_FEATURES, walk
+from promql.syntax.ast import Aggregate, At, Call, MatrixSelector, NumberLiteral, Paren, Subquery, VectorSelector
+from promql.syntax.parser import parse
+from promql.syntax.typecheck import ALL_FEATURES, walk
 from tsdb.model.errors import BadData
 
 QUERY = Steps(60_000, 180_000, 20_000)

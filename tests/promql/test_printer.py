@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from promql.ast import Expr
-from promql.errors import ParseError
-from promql.parser import parse
-from promql.printer import format_expr, pretty, to_json
-from promql.typecheck import ALL_FEATURES
+from promql.syntax.ast import Expr
+from promql.syntax.errors import ParseError
+from promql.syntax.parser import parse
+from promql.syntax.printer import format_expr, pretty, to_json
+from promql.syntax.typecheck import ALL_FEATURES
 from tests.promql.expressions import Vocabulary, instant_vectors
 from tests.promql.test_parser import TREES
 

@@ -3,8 +3,8 @@ import pytest
 
 from promql.engine import query_instant
 from promql.matrix import Steps
-from promql.raw import concat_batches, in_window
-from promql.windows import Windows
+from promql.window.raw import concat_batches, in_window
+from promql.window.windows import Windows
 from tests.promql.memory import batch_of, source_of, texts
 from tests.promql.test_engine import OPTIONS
 from tsdb.model.errors import QueryFailed

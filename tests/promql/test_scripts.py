@@ -9,7 +9,7 @@ import pytest
 from tests.promql.script import Command, Eval, parse_file
 from tests.promql.script_run import run
 from tests.promql.script_store import Store
-from tsdb.head import Head
+from tsdb.head.head import Head
 
 OWN = Path(__file__).with_name("scripts")
 SUITE = Path(__file__).parents[3] / "shared" / "promqltest"

@@ -6,14 +6,14 @@ import pytest
 
 from promql import user_functions
 from promql.answer import Answer
-from promql.ast import Definition
 from promql.engine import QueryOptions, query_instant, query_range
-from promql.errors import ParseError
 from promql.explain import explain
 from promql.matrix import Matrix, Steps
-from promql.parser import parse
-from promql.printer import format_expr, to_json
-from promql.typecheck import ALL_FEATURES
+from promql.syntax.ast import Definition
+from promql.syntax.errors import ParseError
+from promql.syntax.parser import parse
+from promql.syntax.printer import format_expr, to_json
+from promql.syntax.typecheck import ALL_FEATURES
 from promql.user_functions import define, kind_of
 from tests.promql.memory import source_of, texts
 from tsdb.model.errors import BadData, QueryFailed

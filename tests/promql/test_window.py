@@ -8,9 +8,9 @@ import pytest
 
 from promql.annotations import Annotations
 from promql.matrix import F64, Matrix, Steps
-from promql.window import RangeCall, check_call, over_time
-from promql.window_floats import MIN_PART_SAMPLES
-from promql.windows import Windows
+from promql.window.floats import MIN_PART_SAMPLES
+from promql.window.over_time import RangeCall, check_call, over_time
+from promql.window.windows import Windows
 from tests.promql.memory import batch_of, texts
 from tsdb.model.errors import QueryFailed
 from tsdb.model.series import STALE_NAN, SeriesBatch, SeriesTable

@@ -7,8 +7,8 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from remote.client import HEADERS, encode_v1, encode_v2, post_write
-from remote.wire import WireLimits, decode_write
+from remote.wire.client import HEADERS, encode_v1, encode_v2, post_write
+from remote.wire.decode import WireLimits, decode_write
 from tsdb.model.labels import Labels
 from tsdb.model.write import WriteBatch
 

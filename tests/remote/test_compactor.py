@@ -15,11 +15,11 @@ from remote.limits import Limits, LimitsTable, RetentionRule
 from remote.store_gateway import GatewayOptions, StoreGateway
 from tests.remote.batches import series_batch
 from tests.remote.test_store_gateway import flip, read
-from tsdb.block_meta import META, BlockMeta, new_ulid
-from tsdb.block_writer import write_block
-from tsdb.bucket import Bucket, FolderBucket, ObjectInfo, PrefixBucket
-from tsdb.bucket_index import BLOCKS, Inventory, add_news, condemn, scan_bucket
-from tsdb.marks import DELETION_MARK
+from tsdb.block.meta import META, BlockMeta, new_ulid
+from tsdb.block.writer import write_block
+from tsdb.bucket.bucket import Bucket, FolderBucket, ObjectInfo, PrefixBucket
+from tsdb.compaction.bucket_index import BLOCKS, Inventory, add_news, condemn, scan_bucket
+from tsdb.compaction.marks import DELETION_MARK
 from tsdb.model.errors import BadData, Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher

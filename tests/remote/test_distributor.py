@@ -5,9 +5,9 @@ import pytest
 
 from remote.distributor import Distributor
 from remote.limits import Limits, LimitsTable
-from remote.membership import MemoryMembership
 from remote.peer import Peer
-from remote.ring import Instance, State, instance_tokens
+from remote.ring.membership import MemoryMembership
+from remote.ring.ring import Instance, State, instance_tokens
 from tests.remote.test_ingester import NOW_MS, UP, ingester, times
 from tests.remote.test_store_gateway import read
 from tests.remote.writes import write_batch

@@ -12,13 +12,13 @@ from promql.matrix import Matrix, Steps
 from promql.resolution import AUTO
 from remote.store_gateway import StoreGateway
 from tests.tsdb.batches import grid_batch
-from tsdb.block_meta import BlockMeta, list_blocks, new_ulid
-from tsdb.block_writer import write_block
-from tsdb.bucket import FolderBucket, PrefixBucket
-from tsdb.bucket_index import Inventory, scan_bucket, write_index
-from tsdb.downsample import plan_downsample, run_downsample
+from tsdb.block.meta import BlockMeta, list_blocks, new_ulid
+from tsdb.block.writer import write_block
+from tsdb.bucket.bucket import FolderBucket, PrefixBucket
+from tsdb.compaction.bucket_index import Inventory, scan_bucket, write_index
+from tsdb.compaction.downsample import plan_downsample, run_downsample
+from tsdb.compaction.reclaim import delete_block
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
-from tsdb.reclaim import delete_block
 
 M5, H, D = 300_000, 3_600_000, 86_400_000
 NOW_MS = 100 * D

@@ -6,8 +6,8 @@ from remote.ingester import Ingester, IngesterOptions, TickReport, head_options
 from remote.limits import Limits, LimitsTable
 from tests.remote.test_store_gateway import read
 from tests.remote.writes import write_batch
-from tsdb.block_meta import BlockMeta
-from tsdb.bucket import FolderBucket
+from tsdb.block.meta import BlockMeta
+from tsdb.bucket.bucket import FolderBucket
 from tsdb.model.errors import BadData, LimitExceeded, Unavailable
 from tsdb.model.labels import Labels
 

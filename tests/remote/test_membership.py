@@ -2,8 +2,8 @@ import threading
 
 import pytest
 
-from remote.membership import MemoryMembership
-from remote.ring import WRITE, Instance, State, instance_tokens
+from remote.ring.membership import MemoryMembership
+from remote.ring.ring import WRITE, Instance, State, instance_tokens
 from tsdb.model.errors import BadData, NotFound
 
 

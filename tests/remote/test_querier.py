@@ -7,15 +7,15 @@ import pytest
 
 from remote.ingester import Ingester
 from remote.limits import LimitsTable
-from remote.membership import MemoryMembership
 from remote.peer import Peer
 from remote.querier import Querier
-from remote.ring import Instance, State, instance_tokens
+from remote.ring.membership import MemoryMembership
+from remote.ring.ring import Instance, State, instance_tokens
 from remote.store_gateway import StoreGateway
 from tests.remote.test_ingester import FAST, NOW_MS, UP, push
 from tests.remote.test_store_gateway import read
 from tests.remote.writes import write_batch
-from tsdb.bucket import FolderBucket
+from tsdb.bucket.bucket import FolderBucket
 from tsdb.model.errors import BadData, Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher

@@ -6,9 +6,9 @@ from threading import Event
 import numpy as np
 import pytest
 
-from remote.quorum import Gate, push_quorum
-from remote.replication import write_placement
-from remote.ring import Instance, Ring, State, instance_tokens, make_ring
+from remote.ring.quorum import Gate, push_quorum
+from remote.ring.replication import write_placement
+from remote.ring.ring import Instance, Ring, State, instance_tokens, make_ring
 from tsdb.model.errors import BadData, Corrupt, LimitExceeded, TreeringError, Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.write import PushResult, WriteBatch

@@ -11,12 +11,12 @@ import pytest
 from remote.distributor import Distributor
 from remote.ingester import Ingester, IngesterOptions
 from remote.limits import LimitsTable
-from remote.membership import MemoryMembership
 from remote.querier import Querier
-from remote.ring import Instance, State, instance_tokens
+from remote.ring.membership import MemoryMembership
+from remote.ring.ring import Instance, State, instance_tokens
 from remote.store_gateway import StoreGateway
 from tests.remote.writes import write_batch
-from tsdb.bucket import FolderBucket
+from tsdb.bucket.bucket import FolderBucket
 from tsdb.model.labels import Labels
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
 

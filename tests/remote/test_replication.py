@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from remote.replication import quorum, read_set, write_placement
-from remote.ring import Instance, Ring, State, instance_tokens, make_ring
+from remote.ring.replication import quorum, read_set, write_placement
+from remote.ring.ring import Instance, Ring, State, instance_tokens, make_ring
 from tsdb.model.errors import Unavailable
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote.ring import READ, WRITE, Instance, Operation, Ring, State, instance_tokens, make_ring, replica_table, tenant_salt
+from remote.ring.ring import READ, WRITE, Instance, Operation, Ring, State, instance_tokens, make_ring, replica_table, tenant_salt
 from tsdb.kernel.hash import ring_tokens
 
 KEYS = np.random.default_rng(1).integers(0, 1 << 32, 500, np.uint32)
@@ -112,7 +112,7 @@ def test_token_conflicts_and_order_of_joining_change_nothing() -> None:
 
 def test_the_same_in_every_process() -> None:
     code = (
-        "import numpy as np\nfrom remote.ring import *\nfrom tsdb.kernel.hash import ring_tokens\n"
+        "import numpy as np\nfrom remote.ring.ring import *\nfrom tsdb.kernel.hash import ring_tokens\n"
         "m = [Instance(f'i-{i}', '', State.ACTIVE, '', instance_tokens(f'i-{i}'), 0, 0) for i in range(7)]\n"
         "r = make_ring(m, replication_factor=3)\n"
         "k = ring_tokens(np.arange(50, dtype=np.uint64), tenant_salt('team-a'))\n"

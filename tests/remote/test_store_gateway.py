@@ -6,9 +6,9 @@ import pytest
 
 from remote.store_gateway import IDLE_MS, GatewayOptions, StoreGateway
 from tests.remote.batches import series_batch
-from tsdb.block_meta import BlockMeta, new_ulid
-from tsdb.block_writer import write_block
-from tsdb.bucket import FolderBucket, ObjectInfo, PrefixBucket
+from tsdb.block.meta import BlockMeta, new_ulid
+from tsdb.block.writer import write_block
+from tsdb.bucket.bucket import FolderBucket, ObjectInfo, PrefixBucket
 from tsdb.model.errors import Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remote.client import encode_v1, encode_v2
 from remote.protos import write_v1_pb2 as v1
 from remote.protos import write_v2_pb2 as v2
-from remote.wire import Decoded, TooLarge, UnsupportedMedia, WireLimits, decode_write, write_version
+from remote.wire.client import encode_v1, encode_v2
+from remote.wire.decode import Decoded, TooLarge, UnsupportedMedia, WireLimits, decode_write, write_version
 from tsdb.model.errors import BadData
 from tsdb.model.histogram import Buckets, Histograms
 from tsdb.model.labels import Labels, decode_labels

@@ -14,14 +14,14 @@ import numpy as np
 from remote.distributor import Distributor
 from remote.ingester import Ingester, IngesterOptions
 from remote.limits import LimitsTable
-from remote.membership import MemoryMembership
 from remote.peer import Peer
 from remote.querier import Querier
-from remote.ring import Instance, State, instance_tokens
+from remote.ring.membership import MemoryMembership
+from remote.ring.ring import Instance, State, instance_tokens
 from remote.store_gateway import StoreGateway
 from tests.remote.writes import write_batch
-from tsdb.bucket import Bucket, FolderBucket, ObjectInfo
-from tsdb.exemplars import ExemplarSeries
+from tsdb.bucket.bucket import Bucket, FolderBucket, ObjectInfo
+from tsdb.head.exemplars import ExemplarSeries
 from tsdb.model.errors import TreeringError, Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher

@@ -19,15 +19,15 @@ from remote.deletion import Deletion, delete
 from remote.distributor import Distributor
 from remote.ingester import Ingester, IngesterOptions
 from remote.limits import Limits, LimitsTable, RetentionRule
-from remote.membership import MemoryMembership
 from remote.querier import Querier
-from remote.ring import Instance, State, instance_tokens
+from remote.ring.membership import MemoryMembership
+from remote.ring.ring import Instance, State, instance_tokens
 from remote.store_gateway import GatewayOptions, StoreGateway
 from tests.remote.writes import write_batch
 from tests.sim.cluster import FaultyBucket, value_of
-from tsdb.block_meta import BlockMeta
-from tsdb.bucket import FolderBucket, PrefixBucket
-from tsdb.bucket_index import add_news
+from tsdb.block.meta import BlockMeta
+from tsdb.bucket.bucket import FolderBucket, PrefixBucket
+from tsdb.compaction.bucket_index import add_news
 from tsdb.model.errors import TreeringError
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import cramjam
 
-from remote.client import HEADERS, compress
 from remote.protos import write_v1_pb2, write_v2_pb2
+from remote.wire.client import HEADERS, compress
 
 V1 = {**HEADERS[1], "Content-Encoding": "snappy"}
 V2 = {**HEADERS[2], "Content-Encoding": "snappy"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.peers import treering
-from remote.client import encode_v1
+from remote.wire.client import encode_v1
 from tests.treering.server import Reply, call
 from tsdb.model.labels import Labels
 from tsdb.model.write import Metadata, WriteBatch

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.peers import treering
-from remote.client import encode_v1
+from remote.wire.client import encode_v1
 from tests.treering.server import Reply, call
 from tests.treering.test_api import NOW_MS, V1
 from tsdb.model.labels import Labels

@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 import treering as front_door
 from benchmarks.peers import Program, treering
-from promql.errors import ParseError
-from remote.client import encode_v1
+from promql.syntax.errors import ParseError
+from remote.wire.client import encode_v1
 from tests.treering.server import Reply, call
 from treering.cli import main
 from tsdb.model.errors import BadData, LimitExceeded, QueryFailed
@@ -200,9 +200,9 @@ def test_arrow_when_it_is_asked_for(url: str) -> None:
 
 
 def test_arrow_without_pyarrow_is_not_acceptable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from treering import api_query
-    from treering.asgi import Request
     from treering.config import load_config
+    from treering.http import api_query
+    from treering.http.asgi import Request
     from treering.node import Node
 
     monkeypatch.setattr(api_query, "find_spec", lambda name: None)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.remote.writes import write_batch
-from treering.api_status import StatusApi
-from treering.asgi import Request, Response
 from treering.config import Config, load_config
+from treering.http.api_status import StatusApi
+from treering.http.asgi import Request, Response
 from treering.node import Node
 from treering.self_scrape import SelfScrape
 from tsdb.model.errors import BadData

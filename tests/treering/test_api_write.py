@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from remote.client import HEADERS, compress
 from remote.protos import write_v1_pb2, write_v2_pb2
+from remote.wire.client import HEADERS, compress
 from tests.treering.write_cases import HOUR_MS, NAN, STALE, Case, Family, Sent, Shown, body_v1, body_v2, native
-from treering.api import make_app
-from treering.api_write import WriteApi
-from treering.asgi import Request, Response, error_response
 from treering.config import Config
-from treering.listing import select_all
+from treering.http.api import make_app
+from treering.http.api_write import WriteApi
+from treering.http.asgi import Request, Response, error_response
+from treering.http.write_pool import MAX_TOGETHER, WritePool
+from treering.library.listing import select_all
 from treering.node import Node
-from treering.write_pool import MAX_TOGETHER, WritePool
 from tsdb.model.errors import TreeringError
 from tsdb.model.labels import Labels
 

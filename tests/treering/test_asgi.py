@@ -11,9 +11,9 @@ import orjson
 import pytest
 
 from remote.tenants import Unauthorized
-from remote.wire import TooLarge, UnsupportedMedia
-from treering import asgi
-from treering.asgi import App, Gate, Handler, Request, Response, Route, error_response, threaded
+from remote.wire.decode import TooLarge, UnsupportedMedia
+from treering.http import asgi
+from treering.http.asgi import App, Gate, Handler, Request, Response, Route, error_response, threaded
 from treering.telemetry import Telemetry
 from tsdb.model.errors import (
     BadData,

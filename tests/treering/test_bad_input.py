@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from benchmarks.peers import Program, treering
-from remote.client import encode_v1, post_write
+from remote.wire.client import encode_v1, post_write
 from tests.treering.bad_writes import BadWrite, bad_writes, request
 from tests.treering.server import Reply, call
 from tsdb.model.labels import Labels

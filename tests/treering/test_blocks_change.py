@@ -8,8 +8,8 @@ from click.testing import CliRunner, Result
 from remote.store_gateway import StoreGateway
 from tests.remote.test_store_gateway import flip, put, read
 from treering.cli import main
-from tsdb.bucket import FolderBucket, PrefixBucket
-from tsdb.bucket_index import Inventory, scan_bucket
+from tsdb.bucket.bucket import FolderBucket, PrefixBucket
+from tsdb.compaction.bucket_index import Inventory, scan_bucket
 
 
 def run(*args: str) -> Result:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.peers import Program, free_port, treering
-from remote.client import encode_v1, post_write
+from remote.wire.client import encode_v1, post_write
 from tests.remote.writes import write_batch
 from treering.cli import main
 from treering.config import Config

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers import treering
-from remote.client import HEADERS, histogram_message
 from remote.protos import write_v2_pb2
+from remote.wire.client import HEADERS, histogram_message
 from tests.treering.server import Reply, call
 from tests.treering.write_cases import Case, Sent, body_v1, body_v2, cases
 from treering.config import Config
-from treering.listing import select_all
+from treering.library.listing import select_all
 from treering.node import Node
 from tsdb.model.labels import Labels
 from tsdb.model.series import SeriesBatch

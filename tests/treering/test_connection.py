@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 import uvicorn
 
-from treering import connection
-from treering.asgi import Receive, Scope, Send
-from treering.connection import MAX_HEAD_BYTES, BoundedConnection
+from treering.http import connection
+from treering.http.asgi import Receive, Scope, Send
+from treering.http.connection import MAX_HEAD_BYTES, BoundedConnection
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n"
 

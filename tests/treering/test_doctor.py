@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from treering import doctor
 from treering.cli import main
+from treering.command import doctor
+from treering.command.doctor import examine, print_findings
 from treering.config import Config
-from treering.doctor import examine, print_findings
 
 CHECKS = ["data folder", "disk space", "fsync", "address", "bucket", "clock", "kernel cache"]
 

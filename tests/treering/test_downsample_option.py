@@ -9,12 +9,12 @@ import treering
 from promql.resolution import AUTO
 from tests.tsdb.batches import grid_batch
 from treering.times import parse_resolution_ms
-from tsdb.block_meta import list_blocks, new_ulid
-from tsdb.block_writer import write_block
-from tsdb.bucket import FolderBucket, PrefixBucket
-from tsdb.downsample import plan_downsample, run_downsample
+from tsdb.block.meta import list_blocks, new_ulid
+from tsdb.block.writer import write_block
+from tsdb.bucket.bucket import FolderBucket, PrefixBucket
+from tsdb.compaction.downsample import plan_downsample, run_downsample
+from tsdb.compaction.reclaim import delete_block
 from tsdb.model.errors import BadData
-from tsdb.reclaim import delete_block
 
 D = 86_400_000
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.treering.test_importing import bucket_of, cli, stored
 from tests.tsdb.batches import batch_of, float_bits, grid_batch, histogram_batch, same_samples
-from treering.export_table import pieces, second_texts
-from treering.export_text import series_text
-from tsdb.block import new_ulid, write_block
+from treering.transfer.export_table import pieces, second_texts
+from treering.transfer.export_text import series_text
+from tsdb.block.block import new_ulid, write_block
 from tsdb.merge import concat_batches, merge_batches
 from tsdb.model.labels import Labels
 from tsdb.model.series import STALE_BITS, SeriesBatch

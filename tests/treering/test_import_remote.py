@@ -8,8 +8,8 @@ import pytest
 from remote.protos import read_pb2
 from tests.tsdb import prometheus_files as files
 from tests.tsdb.test_prometheus_block import points
-from treering.import_part import Wanted
-from treering.import_remote import RemoteServer, read_stream, remote_parts
+from treering.transfer.import_part import Wanted
+from treering.transfer.import_remote import RemoteServer, read_stream, remote_parts
 from tsdb.model.errors import Corrupt, Unavailable
 
 

@@ -14,13 +14,13 @@ from tests.tsdb import prometheus_files as files
 from tests.tsdb.batches import grid_batch, histogram_batch, same_samples
 from tests.tsdb.test_prometheus_block import chunk, points, row, some_series
 from treering.cli import main
-from treering.import_part import Content, Part, Wanted, content_of, fingerprint
-from treering.import_progress import Progress
-from treering.import_text import line_ranges, parse_series, parse_text
-from treering.importing import MARKERS, ImportOptions, ImportReport, import_parts, windows_of
-from tsdb.block import Block, list_blocks
-from tsdb.bucket import Bucket, FolderBucket, PrefixBucket, open_bucket
-from tsdb.bucket_index import Inventory, read_inventory, scan_bucket, write_index
+from treering.transfer.import_part import Content, Part, Wanted, content_of, fingerprint
+from treering.transfer.import_progress import Progress
+from treering.transfer.import_text import line_ranges, parse_series, parse_text
+from treering.transfer.importing import MARKERS, ImportOptions, ImportReport, import_parts, windows_of
+from tsdb.block.block import Block, list_blocks
+from tsdb.bucket.bucket import Bucket, FolderBucket, PrefixBucket, open_bucket
+from tsdb.compaction.bucket_index import Inventory, read_inventory, scan_bucket, write_index
 from tsdb.merge import MergeSource, merge_batches
 from tsdb.model.errors import BadData, Corrupt, Unavailable
 from tsdb.model.labels import Labels

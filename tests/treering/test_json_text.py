@@ -8,8 +8,8 @@ import pytest
 
 from promql.answer import Answer, QueryStats
 from promql.matrix import Matrix, Scalar, Steps
-from treering import json_text
-from treering.json_text import go_text, histogram_texts, query_response, seconds
+from treering.http import json_text
+from treering.http.json_text import go_text, histogram_texts, query_response, seconds
 from tsdb.model.histogram import Buckets, Histograms
 from tsdb.model.labels import Labels
 from tsdb.model.series import SeriesBatch, SeriesTable

@@ -5,8 +5,8 @@ import pytest
 
 from promql.answer import Answer
 from promql.matrix import Matrix, Steps
-from promql.parser import parse_selector
-from treering.listing import TRUNCATED, names_of, select_all, truncate, union_of, values_of
+from promql.syntax.parser import parse_selector
+from treering.library.listing import TRUNCATED, names_of, select_all, truncate, union_of, values_of
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import select_rows
 from tsdb.model.series import SeriesBatch, SeriesTable

@@ -17,11 +17,11 @@ import pyarrow.parquet
 import pytest
 
 from promql.answer import Answer
-from promql.histogram_buckets import bucket_rows
+from promql.histogram.buckets import bucket_rows
 from promql.matrix import Matrix, Scalar, Steps
-from treering.histogram_json import HistogramBody, parse_histograms
-from treering.json_text import histogram_texts, query_response
-from treering.result import Result
+from treering.http.histogram_json import HistogramBody, parse_histograms
+from treering.http.json_text import histogram_texts, query_response
+from treering.library.result import Result
 from tsdb.model.errors import BadData, QueryFailed
 from tsdb.model.histogram import Buckets, Histograms
 from tsdb.model.labels import Labels

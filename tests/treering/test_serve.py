@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from benchmarks.peers import Program, free_port, treering
-from remote.client import encode_v1
+from remote.wire.client import encode_v1
 from tests.remote.writes import write_batch
 from tests.treering.server import call
 from treering import serve

@@ -19,13 +19,13 @@ from moto.server import ThreadedMotoServer
 import treering
 from benchmarks.peers import Program
 from benchmarks.peers import treering as serve
-from promql.errors import ParseError
-from remote.client import encode_v1, post_write
+from promql.syntax.errors import ParseError
+from remote.wire.client import encode_v1, post_write
 from tests.remote.writes import write_batch
 from treering.config import Config
+from treering.library.result import Result
+from treering.library.store import Store, nice_step_ms
 from treering.node import Node
-from treering.result import Result
-from treering.store import Store, nice_step_ms
 from tsdb.model.errors import BadData, LimitExceeded, QueryFailed, Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.series import STALE_NAN

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from treering.result import Result
-from treering.terminal import MAX_ROWS, MAX_SPARK, print_result, sparkline
+from treering.command.terminal import MAX_ROWS, MAX_SPARK, print_result, sparkline
+from treering.library.result import Result
 from tsdb.model.labels import Labels
 from tsdb.model.series import SeriesBatch, SeriesTable
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from remote.client import compress
 from remote.protos import write_v1_pb2, write_v2_pb2
+from remote.wire.client import compress
 
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tsdb.batches import batches, grid_batch, histogram_batch, same_samples
-from tsdb import block as block_file
-from tsdb import block_writer
-from tsdb.block import Block, BlockMeta, list_blocks, list_ulids, new_ulid, read_meta, verify_block, write_block
-from tsdb.block_meta import decode_meta, encode_meta, is_ulid
-from tsdb.bucket import Bucket, FolderBucket
-from tsdb.downsample import downsample
+from tsdb.block import block as block_file
+from tsdb.block import writer as block_writer
+from tsdb.block.block import Block, BlockMeta, list_blocks, list_ulids, new_ulid, read_meta, verify_block, write_block
+from tsdb.block.meta import decode_meta, encode_meta, is_ulid
+from tsdb.bucket.bucket import Bucket, FolderBucket
+from tsdb.compaction.downsample import downsample
 from tsdb.merge import merge_batches
 from tsdb.model.errors import BadData, Corrupt, NotFound, Unavailable
 from tsdb.model.labels import Labels

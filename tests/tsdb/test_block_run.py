@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 
 from tests.tsdb.batches import grid_batch, histogram_batch, same_samples
 from tests.tsdb.test_block import Memory
-from tsdb import block_run, block_writer
-from tsdb.block import Block, BlockMeta, new_ulid, write_block
-from tsdb.block_run import BlockPiece, BlockRun
-from tsdb.coverage import Piece, layers
+from tsdb.block import run as block_run
+from tsdb.block import writer as block_writer
+from tsdb.block.block import Block, BlockMeta, new_ulid, write_block
+from tsdb.block.part_cache import PartCache
+from tsdb.block.run import BlockPiece, BlockRun
+from tsdb.compaction.coverage import Piece, layers
 from tsdb.merge import MergeSource, merge_batches
 from tsdb.model.errors import Corrupt
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
-from tsdb.part_cache import PartCache
 
 EVERYTHING = Selection((), MIN_MS, MAX_MS)
 SPAN_MS = 100 * 15_000

@@ -6,8 +6,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.tsdb.batches import grid_batch, same_samples
-from tsdb.block import Block, list_blocks, new_ulid, verify_block, write_block
-from tsdb.bucket import Bucket, PrefixBucket, S3Bucket, S3Options
+from tsdb.block.block import Block, list_blocks, new_ulid, verify_block, write_block
+from tsdb.bucket.bucket import Bucket, PrefixBucket, S3Bucket, S3Options
 from tsdb.merge import merge_batches
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
 

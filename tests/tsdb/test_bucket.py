@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tsdb.bucket import Bucket, FolderBucket, PrefixBucket, S3Bucket, S3Options, open_bucket
+from tsdb.bucket.bucket import Bucket, FolderBucket, PrefixBucket, S3Bucket, S3Options, open_bucket
 from tsdb.model.errors import BadData, NotFound, Unavailable
 
 

@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tsdb.batches import grid_batch, same_samples, samples_of
-from tsdb.block import Block, write_block
-from tsdb.block_meta import META, BlockMeta, ObjectMeta, new_ulid
-from tsdb.bucket import FolderBucket
-from tsdb.compact import DAY_MS, HOUR_MS, RANGES_MS, SMALL_BYTES, Job, Kind, SourceFailed, check_ranges, plan, run
-from tsdb.lineage import live_blocks, sources_of
+from tsdb.block.block import Block, write_block
+from tsdb.block.meta import META, BlockMeta, ObjectMeta, new_ulid
+from tsdb.bucket.bucket import FolderBucket
+from tsdb.compaction.compact import DAY_MS, HOUR_MS, RANGES_MS, SMALL_BYTES, Job, Kind, SourceFailed, check_ranges, plan, run
+from tsdb.compaction.lineage import live_blocks, sources_of
+from tsdb.compaction.tombstones import Tombstone, touching
 from tsdb.merge import MergeSource, concat_batches, merge_batches
 from tsdb.model.errors import BadData
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
-from tsdb.tombstones import Tombstone, touching
 
 ALL = Selection((), MIN_MS, MAX_MS)
 
@@ -217,7 +217,7 @@ def test_a_result_that_is_not_whole_is_not_committed(tmp_path: Path) -> None:
 
 def test_memory_does_not_grow_with_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six blocks of 2 h: what the merge holds is their page rows and one pages object, which is made small here."""
-    monkeypatch.setattr("tsdb.block_writer.MAX_PART_BYTES", 1 << 20)
+    monkeypatch.setattr("tsdb.block.writer.MAX_PART_BYTES", 1 << 20)
     bucket = FolderBucket(tmp_path)
     peaks = []
     for series in (1000, 3000):

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tsdb.block_meta import BlockMeta
-from tsdb.coverage import Coverage, cover
-from tsdb.lineage import live_blocks
+from tsdb.block.meta import BlockMeta
+from tsdb.compaction.coverage import Coverage, cover
+from tsdb.compaction.lineage import live_blocks
 from tsdb.model.source import Selection
 
 H, D = 3_600_000, 86_400_000

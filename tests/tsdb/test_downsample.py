@@ -7,11 +7,11 @@ import numpy as np
 
 from tests.tsdb.batches import grid_batch, histogram_batch
 from tests.tsdb.test_coverage import block
-from tsdb.block import Block
-from tsdb.block_meta import BlockMeta, list_blocks, new_ulid
-from tsdb.block_writer import write_block
-from tsdb.bucket_folder import FolderBucket
-from tsdb.downsample import downsample, plan_downsample, range_of, run_downsample
+from tsdb.block.block import Block
+from tsdb.block.meta import BlockMeta, list_blocks, new_ulid
+from tsdb.block.writer import write_block
+from tsdb.bucket.folder import FolderBucket
+from tsdb.compaction.downsample import downsample, plan_downsample, range_of, run_downsample
 from tsdb.kernel.downsample import COUNT, SUM
 from tsdb.merge import merge_batches
 from tsdb.model.series import SeriesBatch

@@ -3,7 +3,7 @@
 import math
 
 from tests.tsdb.writes import series
-from tsdb.exemplars import Exemplars
+from tsdb.head.exemplars import Exemplars
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher
 from tsdb.model.write import Exemplar

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tsdb.writes import ALL, by_name, contents, label_ranges, series, write_of
-from tsdb import head_memory, slab
-from tsdb.head import Head, HeadOptions
+from tsdb.head import memory as head_memory
+from tsdb.head import slab
+from tsdb.head.head import Head, HeadOptions
 from tsdb.model.errors import BadData, Unavailable
 from tsdb.model.histogram import Buckets, Histograms
 from tsdb.model.labels import Labels

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tsdb.batches import label_sets
-from tsdb import index as index_file
-from tsdb.index import Index, IndexWriter, PageEntry
+from tsdb.block import index as index_file
+from tsdb.block.index import Index, IndexWriter, PageEntry
+from tsdb.block.part_cache import PartCache
 from tsdb.model.errors import BadData, Corrupt
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher, select_rows
 from tsdb.model.series import SeriesTable
-from tsdb.part_cache import PartCache
 
 
 def open_index(data: bytes, reads: list[tuple[int, int]] | None = None) -> Index:

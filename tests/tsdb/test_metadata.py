@@ -1,6 +1,6 @@
 """Metadata of metric families: the newest counts, and there is a bound."""
 
-from tsdb.metadata import MAX_TEXT_BYTES, MetadataTable
+from tsdb.head.metadata import MAX_TEXT_BYTES, MetadataTable
 from tsdb.model.write import Metadata
 
 

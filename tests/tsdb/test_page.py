@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tsdb.batches import NASTY, batches, grid_batch, histogram_batch, histogram_texts, same_samples
-from tsdb import page as page_file
-from tsdb.downsample import downsample
+from tsdb.block import page as page_file
+from tsdb.block.page import decode_page, encode_page, open_page
+from tsdb.compaction.downsample import downsample
 from tsdb.model.errors import Corrupt
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.windows import COLUMNS
-from tsdb.page import decode_page, encode_page, open_page
 
 
 def round_trip(batch: SeriesBatch) -> SeriesBatch:

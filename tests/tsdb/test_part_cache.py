@@ -1,6 +1,6 @@
 """The cache of block parts: bounded, least recently used goes first."""
 
-from tsdb.part_cache import PartCache
+from tsdb.block.part_cache import PartCache
 
 
 def test_the_least_recently_used_goes_when_the_bytes_are_over() -> None:

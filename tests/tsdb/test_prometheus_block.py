@@ -10,16 +10,16 @@ import pytest
 
 from tests.tsdb import prometheus_files as files
 from tests.tsdb.batches import samples_of
-from tsdb import prometheus_block
-from tsdb.bucket import FolderBucket
+from tsdb.bucket.bucket import FolderBucket
 from tsdb.merge import merge_batches
 from tsdb.model.errors import BadData, Corrupt
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
-from tsdb.prometheus_block import open_prometheus_block
-from tsdb.prometheus_meta import find_prometheus_blocks
+from tsdb.prometheus import block as prometheus_block
+from tsdb.prometheus.block import open_prometheus_block
+from tsdb.prometheus.meta import find_prometheus_blocks
 
 ALL = Selection((), MIN_MS, MAX_MS)
 Row = tuple[tuple[str, str], ...]

@@ -10,7 +10,7 @@ from tests.tsdb.batches import BITS
 from tsdb.model.errors import BadData, Corrupt
 from tsdb.model.histogram import COUNTER_RESET, GAUGE, NOT_COUNTER_RESET, UNKNOWN_RESET
 from tsdb.model.series import STALE_BITS
-from tsdb.prometheus_chunk import Chunks, ChunkSamples, decode_chunks, padded
+from tsdb.prometheus.chunk import Chunks, ChunkSamples, decode_chunks, padded
 
 TIMES = st.lists(st.one_of(st.integers(1, 40_000), st.sampled_from([15_000, 1 << 20, 1 << 34])), min_size=0, max_size=300)
 

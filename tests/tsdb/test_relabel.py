@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from tests.tsdb.batches import batch_of, float_bits, grid_batch, samples_of
-from tsdb.block import Block, write_block
-from tsdb.block_meta import new_ulid
-from tsdb.bucket import FolderBucket
-from tsdb.lineage import live_blocks
+from tsdb.block.block import Block, write_block
+from tsdb.block.meta import new_ulid
+from tsdb.bucket.bucket import FolderBucket
+from tsdb.compaction.lineage import live_blocks
+from tsdb.compaction.relabel import RelabelRule, relabel
+from tsdb.compaction.rewrite import FAN_IN, relabel_batch, relabel_block
 from tsdb.merge import concat_batches
 from tsdb.model.errors import BadData
 from tsdb.model.labels import Labels
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
-from tsdb.relabel import RelabelRule, relabel
-from tsdb.rewrite import FAN_IN, relabel_batch, relabel_block
 
 A = {"__name__": "up", "job": "api", "host": "a-1.example"}
 
@@ -78,8 +78,8 @@ def test_series_that_become_equal_are_merged() -> None:
 
 
 def test_a_block_is_sorted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tsdb.rewrite.BATCH_WORDS", 1 << 12)
-    monkeypatch.setattr("tsdb.compact.BATCH_WORDS", 1 << 12)
+    monkeypatch.setattr("tsdb.compaction.rewrite.BATCH_WORDS", 1 << 12)
+    monkeypatch.setattr("tsdb.compaction.compact.BATCH_WORDS", 1 << 12)
     bucket, scratch = FolderBucket(tmp_path / "b"), FolderBucket(tmp_path / "s")
     batch = grid_batch(700, 300)
     meta = write_block(bucket, [batch], ulid=new_ulid(1, bytes(10)), min_ms=0, max_ms=300 * 15_000)
@@ -99,14 +99,14 @@ def test_a_block_is_sorted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_more_runs_than_are_merged_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tsdb.rewrite.FAN_IN", 3)
+    monkeypatch.setattr("tsdb.compaction.rewrite.FAN_IN", 3)
     bucket, scratch = FolderBucket(tmp_path / "b"), FolderBucket(tmp_path / "s")
     batches = [grid_batch(10, 20, metric=f"m{i:02d}", seed=i) for i in range(11)]
 
     def each(*_: object, **__: object) -> list[SeriesBatch]:
         return batches
 
-    monkeypatch.setattr("tsdb.rewrite.read_sources", each)
+    monkeypatch.setattr("tsdb.compaction.rewrite.read_sources", each)
     meta = write_block(bucket, batches, ulid=new_ulid(1, bytes(10)), min_ms=0, max_ms=20 * 15_000)
     assert meta is not None and FAN_IN > 3
     rules = [RelabelRule(source_labels=("__name__",), regex="m(.)(.)", target_label="__name__", replacement="m$2$1")]

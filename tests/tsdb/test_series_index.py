@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tsdb.writes import label_ranges, series
-from tsdb import series_index
+from tsdb.head import series_index
+from tsdb.head.series_index import SeriesIndex, keys_of, refs_of
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher, select_rows
 from tsdb.model.series import SeriesTable, concat_tables
-from tsdb.series_index import SeriesIndex, keys_of, refs_of
 
 
 def added(index: SeriesIndex, rows: list[Labels]) -> None:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from tests.tsdb.test_head import histogram_write, histograms
 from tests.tsdb.writes import contents, series, write_of
-from tsdb.head import Head, HeadOptions
+from tsdb.head.head import Head, HeadOptions
 from tsdb.model.errors import BadData, Corrupt, Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.write import Exemplar, Metadata
-from tsdb.wal import FRAME, HEADER, MARKER, Wal, segment_paths
-from tsdb.wal_record import (
+from tsdb.wal.log import FRAME, HEADER, MARKER, Wal, segment_paths
+from tsdb.wal.record import (
     MAX_RECORD_LABEL_BYTES,
     MAX_RECORD_SAMPLES,
     ExemplarsRecord,
@@ -36,7 +36,7 @@ from tsdb.wal_record import (
     split_samples,
     split_series,
 )
-from tsdb.wal_replay import Mark, ReplayReport, read_marks, read_segment, write_marks
+from tsdb.wal.replay import Mark, ReplayReport, read_marks, read_segment, write_marks
 
 NOW = 10_000_000
 ROWS = [series("m", i=str(i)) for i in range(3)]
@@ -311,7 +311,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from tests.tsdb.writes import series, write_of
-from tsdb.head import Head, HeadOptions
+from tsdb.head.head import Head, HeadOptions
 head = Head.open(Path(sys.argv[1]), options=HeadOptions(segment_size_bytes=20_000), now_ms=0)
 t = int(sys.argv[2])
 rows = [series("m", i=str(i)) for i in range(50)]

@@ -1,4 +1,4 @@
-"""The errors of the whole house, each named by who must act; `treering.api` turns them into HTTP statuses.
+"""The errors of the whole house, each named by who must act; `treering.http.api` turns them into HTTP statuses.
 
 Messages are for people: they name the value, the limit and the place.
 """

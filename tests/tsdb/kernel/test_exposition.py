@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsdb.kernel.exposition import read_decimal, scan_exposition
-from tsdb.prometheus_chunk import padded
+from tsdb.prometheus.chunk import padded
 
 
 @given(st.one_of(st.from_regex(r"[+-]?[0-9]{0,17}\.?[0-9]{0,17}([eE][+-]?[0-9]{1,3})?", fullmatch=True), st.floats().map(repr)))

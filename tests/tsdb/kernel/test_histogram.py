@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promql.histogram_layout import columns
+from promql.histogram.layout import columns
 from tests.promql.histogram_literal import HistogramLiteral, to_histograms
 from tests.promql.histograms import custom, exponential
 from tsdb.kernel import histogram as kernel

@@ -7,7 +7,7 @@ from tests.tsdb import prometheus_files as files
 from tests.tsdb.test_prometheus_chunk import histogram_samples
 from tsdb.kernel import chunk_histogram, series_scan
 from tsdb.kernel.xor import aggregate_chunks, decode_floats
-from tsdb.prometheus_chunk import padded
+from tsdb.prometheus.chunk import padded
 
 FLOATS = {
     files.XOR: files.xor_chunk([(1000 * i + i * i % 7, files.float_bits(i / 7)) for i in range(30)]),

@@ -1,0 +1,1 @@
+"""Functions of instant vectors and scalars."""

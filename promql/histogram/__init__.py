@@ -1,0 +1,1 @@
+"""Native histograms: arithmetic, layout, windows and what functions read of them."""

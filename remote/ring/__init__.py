@@ -1,0 +1,1 @@
+"""Which instances hold a series, and how many of them must agree."""

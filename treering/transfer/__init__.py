@@ -1,0 +1,1 @@
+"""Import of other stores' data, and export to files."""

@@ -1,0 +1,1 @@
+"""Immutable blocks: the page codec, the index, the writer and the reader."""

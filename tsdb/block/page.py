@@ -1,0 +1,384 @@
+"""Pages: a run of series over one slab of time as bytes, and back, bit for bit.
+
+A page is a flat list of columns, each coded as `tsdb.kernel.codec` says: the distinct time columns (series that are scraped
+together share one), then for every series its start times, the integers of its histograms, its values, its window columns
+and the floats of its histograms. What the columns are is compressed by zstd, their residuals are a stream of bits each, so that
+a few series are read without the others. Pages carry no checksum; who stores them elsewhere than in memory adds one.
+The bytes are drawn in docs/formats.md.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from tsdb.block.packed import I64 as PACKED_I64
+from tsdb.block.packed import U32, Unpacker, shuffle
+from tsdb.block.page_histogram import HistogramLayout, join_histograms, split_histograms
+from tsdb.kernel.codec import (
+    BITS,
+    EXCEPTIONS,
+    FIRST,
+    HIGH,
+    LENGTH,
+    LOW,
+    MAX_EXPONENT,
+    MAX_TABLES,
+    NEIGHBOURS,
+    SCALE,
+    SECOND,
+    SIZE,
+    TO,
+    ZIGZAG,
+    copy_ranges,
+    decode_columns,
+    encode_columns,
+    share_times,
+    to_integers,
+)
+from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
+from tsdb.model.errors import Corrupt
+from tsdb.model.histogram import Histograms
+from tsdb.model.series import F64, I64, SeriesBatch
+from tsdb.model.windows import COLUMNS
+
+LEVEL = 6
+"""zstd level of what describes the columns, 6 % of a page: higher ones gain nothing."""
+MAX_SAMPLES = 1 << 26
+"""What a reader takes for one page; a writer makes pages a thousand times smaller."""
+
+_MAGIC = b"TRP2"
+_HEAD = struct.Struct("<4sBBHIIIIII")
+_WITH_START, _WITH_HISTOGRAMS = 1, 2
+
+Bytes = npt.NDArray[np.uint8]
+Number = TypeVar("Number", np.int64, np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class PageColumns:
+    """The columns of a `SeriesBatch` without its labels."""
+
+    offsets: I64
+    t_ms: I64
+    values: F64
+    histograms: Histograms | None = None
+    histogram_at: I64 | None = None
+    start_ms: I64 | None = None
+    windows: F64 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An opened page: its times are decoded, its other columns are not.
+
+    times i64[...] of the distinct time columns, column j at time_at[j]:time_at[j+1]; time_ref i64[n] which one each of n series
+    uses. lengths i64[c] and descriptors i64[11, c] of all columns; the stream of column j is streams[stream_at[j]:stream_at[j+1]],
+    with MARGIN bytes behind the last; classes u8[tables, 256]; exceptions of all columns are position and exact i64[x].
+    """
+
+    names: tuple[str, ...]
+    with_start: bool
+    times: I64
+    time_at: I64
+    time_ref: I64
+    lengths: I64
+    descriptors: I64
+    streams: Bytes
+    stream_at: I64
+    classes: Bytes
+    position: I64
+    exact: I64
+    layout: HistogramLayout | None
+
+    def __len__(self) -> int:
+        return len(self.time_ref)
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory."""
+        arrays = (self.times, self.time_at, self.time_ref, self.lengths, self.descriptors, self.streams, self.position, self.exact)
+        return 1024 + sum(array.nbytes for array in arrays)
+
+    def spans(self, start_ms: int, end_ms: int) -> tuple[I64, I64]:
+        """(low i64[n], high i64[n]): the samples of each series in [start_ms, end_ms) are low:high of its time column."""
+        sizes = np.diff(self.time_at)
+        if len(self.times) == 0 or (int(self.times.min()) >= start_ms and int(self.times.max()) < end_ms):
+            return np.zeros(len(self), np.int64), sizes[self.time_ref]
+        before = np.concatenate([[0], np.cumsum(self.times < start_ms)])
+        until = np.concatenate([[0], np.cumsum(self.times < end_ms)])
+        return np.diff(before[self.time_at])[self.time_ref], np.diff(until[self.time_at])[self.time_ref]
+
+    def copy_times(self, low: I64, high: I64, to: I64, out: I64) -> None:
+        """Times low:high of each series into out from `to` on; to < 0 skips the series."""
+        rows = np.flatnonzero(to >= 0)
+        copy_ranges(self.times, (self.time_at[self.time_ref] + low)[rows], (high - low)[rows], out, to[rows])
+
+    def copy_values(self, low: I64, high: I64, to: I64, out: F64) -> None:
+        """Values of samples low:high of each series into out from `to` on; to < 0 skips the series."""
+        _decode(self, self._values_from(), low, high, to, out.view(np.int64))
+
+    def copy_windows(self, low: I64, high: I64, to: I64, out: F64) -> None:
+        """Values and window columns like `copy_values`, into the rows of out f64[13, m]."""
+        rows = len(out)
+        places = np.where(to < 0, -1, to + np.arange(rows)[:, None] * out.shape[1]).ravel()
+        _decode(self, self._values_from(), np.tile(low, rows), np.tile(high, rows), places, out.reshape(-1).view(np.int64))
+
+    def copy_start(self, low: I64, high: I64, to: I64, out: I64) -> None:
+        """Start times like `copy_values`; zeros where the page has none."""
+        if self.with_start:
+            _decode(self, len(self.time_at) - 1, low, high, to, out)
+        else:
+            rows = np.flatnonzero(to >= 0)
+            size = (high - low)[rows]
+            copy_ranges(np.zeros(int(size.max(initial=0)), np.int64), np.zeros(len(rows), np.int64), size, out, to[rows])
+
+    def _values_from(self) -> int:
+        """The first value column."""
+        after_times = len(self.time_at) - 1 + len(self) * self.with_start
+        return after_times + (0 if self.layout is None else len(self.layout.int_lengths))
+
+
+def encode_page(batch: SeriesBatch, *, neighbours: int = NEIGHBOURS) -> bytes:
+    """The bytes of all samples of a batch, without its labels. About 17 ns a sample, without neighbours a third of that."""
+    offsets = _plain(batch.offsets, np.int64)
+    lengths = np.diff(offsets)
+    t_ms = _plain(batch.t_ms, np.int64)
+    ref, first_user = share_times(t_ms, offsets)
+    ints = [t_ms[offsets[i] : offsets[i + 1]] for i in first_user.tolist()]
+    int_lengths = [lengths[first_user]]
+    names = () if batch.windows is None else COLUMNS
+    floats = [batch.values, *([] if batch.windows is None else batch.windows)]
+    float_lengths = [lengths] * len(floats)
+    if batch.start_ms is not None:
+        ints.append(batch.start_ms)
+        int_lengths.append(lengths)
+    layout = b""
+    if batch.histograms is not None and batch.histogram_at is not None:
+        split = split_histograms(batch.histograms, batch.histogram_at, offsets)
+        layout = split.layout.encode()
+        ints.append(split.ints)
+        int_lengths.append(split.layout.int_lengths)
+        floats.append(split.floats)
+        float_lengths.append(split.layout.float_lengths)
+    coded = _code(ints, int_lengths, floats, float_lengths, value_columns=len(lengths) * (1 + len(names)), neighbours=neighbours)
+    about = [
+        "\0".join(names).encode(),
+        shuffle(ref, U32),
+        shuffle(int_lengths[0], U32),
+        coded.descriptors[: SECOND + 1].astype(np.int8).tobytes(),
+        shuffle(coded.descriptors[EXCEPTIONS], U32),
+        shuffle(coded.descriptors[SIZE], U32),
+        coded.classes.tobytes(),
+        *(shuffle(row, PACKED_I64) for row in coded.descriptors[FIRST:]),
+        shuffle(coded.position, U32),
+        shuffle(coded.exact, PACKED_I64),
+        layout,
+    ]
+    raw = b"".join(about)
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_content_size=False)
+    stored = _smaller(raw, compressor)
+    flags = _WITH_START * (batch.start_ms is not None) + _WITH_HISTOGRAMS * bool(layout)
+    head = _HEAD.pack(
+        _MAGIC, flags, len(coded.classes), len(about[0]), len(lengths), len(first_user), coded.descriptors.shape[1],
+        len(coded.position), len(raw), len(stored),
+    )  # fmt: skip
+    return b"".join([head, stored, coded.streams.tobytes()])
+
+
+def open_page(data: bytes) -> Page:
+    """The page in `data`. Corrupt where that is no page; every size is checked before it is used."""
+    if len(data) < _HEAD.size or data[:4] != _MAGIC:
+        raise Corrupt(f"page: the magic is {bytes(data[:4])!r}, want {_MAGIC!r}")
+    _, flags, tables, names_size, n, times, columns, exceptions, about_size, stored_size = _HEAD.unpack_from(data)
+    at = _HEAD.size + stored_size
+    if tables > MAX_TABLES or at > len(data) or times > n or columns > len(data) << 16 or about_size > len(data) << 16:
+        raise Corrupt(
+            f"page: a head with {tables} tables, {n} series, {times} time columns, {columns} columns in {len(data)} bytes"
+        )
+    decompressor = zstandard.ZstdDecompressor()
+    about = Unpacker(_expand(memoryview(data)[_HEAD.size : at], about_size, decompressor), what="page: its description")
+    names = about.take(names_size).decode(errors="replace")
+    ref = about.array(n, U32)
+    time_lengths = about.array(times, U32)
+    descriptors = np.empty((11, columns), np.int64)
+    descriptors[: SECOND + 1] = np.frombuffer(about.take((SECOND + 1) * columns), np.int8).reshape(SECOND + 1, columns)
+    descriptors[EXCEPTIONS], descriptors[SIZE] = about.array(columns, U32), about.array(columns, U32)
+    classes = np.frombuffer(about.take(tables * SYMBOLS), np.uint8).reshape(tables, SYMBOLS).copy()
+    for row in range(FIRST, 11):
+        descriptors[row] = about.array(columns, PACKED_I64)
+    position, exact = about.array(exceptions, U32), about.array(exceptions, PACKED_I64)
+    if (ref >= times).any() or max(int(time_lengths.sum()), int(time_lengths[ref].sum())) > MAX_SAMPLES:
+        raise Corrupt(f"page: {n} series refer to time columns up to {ref.max(initial=0)} of {times}, or those are too long")
+    layout = HistogramLayout.decode(about.rest(), time_lengths[ref]) if flags & _WITH_HISTOGRAMS else None
+    name_list = tuple(names.split("\0")) if names else ()
+    if name_list not in ((), COLUMNS):
+        raise Corrupt(f"page: its columns are {', '.join(name_list)}; want none or {', '.join(COLUMNS)}")
+    parts = _lengths(time_lengths, ref, bool(flags & _WITH_START), len(name_list), layout)
+    _check(descriptors, parts, position, classes)
+    stream_at = np.zeros(columns + 1, np.int64)
+    np.cumsum(descriptors[SIZE], out=stream_at[1:])
+    if stream_at[-1] != len(data) - at:
+        raise Corrupt(f"page: streams of {stream_at[-1]} bytes, {len(data) - at} are left")
+    time_at = np.concatenate([[0], np.cumsum(time_lengths)]).astype(np.int64)
+    page = Page(
+        name_list, bool(flags & _WITH_START), np.empty(int(time_at[-1]), np.int64), time_at, ref, np.concatenate(parts),
+        descriptors, np.frombuffer(data[at:] + bytes(MARGIN), np.uint8), stream_at, classes, position, exact, layout,
+    )  # fmt: skip
+    _decode(page, 0, np.zeros(times, np.int64), time_lengths, time_at[:-1], page.times)
+    return page
+
+
+def decode_page(data: bytes) -> PageColumns:
+    """All columns of a page, as they were given to `encode_page`. About 4 ns a sample."""
+    return page_columns(open_page(data))
+
+
+def page_columns(page: Page) -> PageColumns:
+    """All columns of an opened page."""
+    high = np.diff(page.time_at)[page.time_ref]
+    low = np.zeros(len(page), np.int64)
+    offsets = np.concatenate([[0], np.cumsum(high)]).astype(np.int64)
+    t_ms = np.empty(int(offsets[-1]), np.int64)
+    columns = np.empty((1 + len(page.names), len(t_ms)))
+    page.copy_times(low, high, offsets[:-1], t_ms)
+    page.copy_windows(low, high, offsets[:-1], columns)
+    start_ms = None
+    if page.with_start:
+        start_ms = np.empty(len(t_ms), np.int64)
+        page.copy_start(low, high, offsets[:-1], start_ms)
+    histograms, histogram_at = _histograms(page) if page.layout is not None else (None, None)
+    windows = columns[1:] if page.names else None
+    return PageColumns(offsets, t_ms, columns[0], histograms, histogram_at, start_ms, windows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    descriptors: I64
+    streams: Bytes
+    classes: Bytes
+    position: I64
+    exact: I64
+
+
+def _code(
+    ints: Sequence[I64],
+    int_parts: Sequence[I64],
+    floats: Sequence[F64],
+    float_parts: Sequence[I64],
+    *,
+    value_columns: int,
+    neighbours: int,
+) -> _Coded:
+    """All columns coded, the integers first. Columns refer to none but those that are decoded with them."""
+    int_lengths, float_lengths = np.concatenate(int_parts), np.concatenate(float_parts)
+    group_sizes = [*map(len, int_parts), value_columns, len(float_lengths) - value_columns]
+    count = int(int_lengths.sum())
+    float_values = _plain(floats[0] if len(floats) == 1 else np.concatenate(floats), np.float64)
+    bits = float_values.view(np.int64)
+    columns = np.empty(count + len(float_values), np.int64)
+    np.concatenate([*ints, np.empty(0, np.int64)], out=columns[:count])
+    float_at = np.concatenate([[0], np.cumsum(float_lengths)]).astype(np.int64)
+    scale, exceptions, position = to_integers(float_values, bits, float_at, columns[count:])
+    exact = bits[np.repeat(float_at[:-1], exceptions) + position]
+    offsets = np.concatenate([[0], np.cumsum(int_lengths), count + float_at[1:]]).astype(np.int64)
+    descriptors = np.zeros((11, len(offsets) - 1), np.int64)
+    descriptors[SCALE] = BITS
+    descriptors[SCALE, len(int_lengths) :] = scale
+    descriptors[EXCEPTIONS, len(int_lengths) :] = exceptions
+    groups = np.repeat(np.arange(len(group_sizes)), group_sizes)
+    streams, classes = encode_columns(columns, offsets, groups, descriptors, neighbours)
+    return _Coded(descriptors, streams, classes, position, exact)
+
+
+def _plain(array: npt.NDArray[Number], dtype: type[Number]) -> npt.NDArray[Number]:
+    """The array itself, or a copy where it is read-only or has gaps, for which kernels would be compiled once more."""
+    return np.require(array, dtype, ["C", "W"])
+
+
+def _decode(page: Page, first: int, low: I64, high: I64, to: I64, out: I64) -> None:
+    """Samples low:high of the len(to) columns from `first` on, into out from `to` on."""
+    last = first + len(to)
+    places = np.empty((4, len(to)), np.int64)
+    places[LENGTH], places[LOW], places[HIGH], places[TO] = page.lengths[first:last], low, high, to
+    used = int(page.descriptors[EXCEPTIONS, :first].sum())
+    descriptors = np.ascontiguousarray(page.descriptors[:, first:last])
+    decode_columns(
+        page.streams, page.stream_at[first:last], page.classes, descriptors, places, page.position, page.exact, used, out,
+        out.view(np.float64),
+    )  # fmt: skip
+
+
+def _histograms(page: Page) -> tuple[Histograms, I64]:
+    """(all histograms of the page, histogram_at i64[m])."""
+    assert page.layout is not None
+    layout = page.layout
+    int_from = page._values_from() - len(layout.int_lengths)
+    float_from = page._values_from() + (1 + len(page.names)) * len(page)
+    ints = _whole(page, int_from, layout.int_lengths)
+    floats = _whole(page, float_from, layout.float_lengths).view(np.float64)
+    return join_histograms(layout, ints, floats)
+
+
+def _whole(page: Page, first: int, lengths: I64) -> I64:
+    """Columns one after another, from `first` on."""
+    at = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    out = np.empty(int(at[-1]), np.int64)
+    _decode(page, first, np.zeros(len(lengths), np.int64), lengths, at[:-1], out)
+    return out
+
+
+def _lengths(time_lengths: I64, ref: I64, with_start: bool, names: int, layout: HistogramLayout | None) -> list[I64]:
+    """i64[...] samples of every column, in the order of the page, those that are decoded together in one array."""
+    lengths = time_lengths[ref]
+    start = [lengths] if with_start else []
+    values = np.tile(lengths, 1 + names)
+    if layout is None:
+        return [time_lengths, *start, values]
+    return [time_lengths, *start, layout.int_lengths, values, layout.float_lengths]
+
+
+def _check(descriptors: I64, parts: Sequence[I64], position: I64, classes: Bytes) -> None:
+    """Corrupt unless a kernel can decode by these descriptors without leaving its arrays."""
+    columns, lengths = descriptors.shape[1], np.concatenate(parts)
+    if len(lengths) != columns:
+        raise Corrupt(f"page: {columns} columns are described, its series make {len(lengths)}")
+    form, shift, scale, table, refer, second, exceptions = descriptors[: EXCEPTIONS + 1]
+    sound = (form >= 0) & (form & 3 <= 2) & (form < 2 * ZIGZAG) & (shift >= 0) & (shift < 64)
+    sound &= (scale >= BITS) & (scale <= MAX_EXPONENT) & (table >= 0) & (table <= len(classes))
+    sizes = [len(part) for part in parts]
+    part_from = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
+    for distance in (np.abs(refer), np.abs(second)):
+        other = np.arange(columns) - distance
+        sound &= (other >= part_from) & (lengths[np.maximum(other, 0)] == lengths)
+    if not sound.all():
+        at = int(np.argmin(sound))
+        raise Corrupt(f"page: column {at} is described as {', '.join(map(str, descriptors[:EXCEPTIONS, at].tolist()))}")
+    if exceptions.sum() != len(position) or (position >= np.repeat(lengths, exceptions)).any():
+        raise Corrupt(f"page: {len(position)} exceptions do not fit their columns")
+    if (classes > MAX_CLASS).any():
+        raise Corrupt(f"page: a symbol has the class {classes.max()}, the highest is {MAX_CLASS}")
+
+
+def _smaller(raw: bytes, compressor: zstandard.ZstdCompressor) -> bytes:
+    """The zstd frame, or the bytes themselves where that is no larger; equal sizes tell the reader."""
+    if not raw:
+        return raw
+    frame: bytes = compressor.compress(raw)
+    return frame if len(frame) < len(raw) else raw
+
+
+def _expand(stored: memoryview, size: int, decompressor: zstandard.ZstdDecompressor) -> bytes:
+    if len(stored) == size:
+        return bytes(stored)
+    try:
+        raw: bytes = decompressor.decompress(stored, max_output_size=size)
+    except zstandard.ZstdError as error:
+        raise Corrupt(f"page: a part of {len(stored)} bytes is no zstd frame of {size}: {error}") from None
+    if len(raw) != size:
+        raise Corrupt(f"page: a part holds {len(raw)} bytes, its columns need {size}")
+    return raw

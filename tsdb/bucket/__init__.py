@@ -1,0 +1,1 @@
+"""Object storage: a folder or S3 behind one small interface."""

@@ -1,0 +1,1 @@
+"""What happens to blocks later: merging, downsampling, deletion, rewriting, and the bucket's index."""

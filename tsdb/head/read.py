@@ -1,0 +1,122 @@
+"""The parts of a head, the windows of time through which head and cuts look at them, and reading through those windows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tsdb.head.fragment import settle
+from tsdb.head.open_samples import OpenSamples, Snapshot
+from tsdb.head.series_index import Rows, refs_of
+from tsdb.head.slab import Slab
+from tsdb.model.series import Bool, SeriesBatch, SeriesTable, concat_tables
+from tsdb.model.source import MAX_MS, MIN_MS
+
+BATCH_SERIES = 4096
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """An open, a full or a sealed log; sealing replaces the content, whose samples stay the same."""
+
+    content: OpenSamples | Slab
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The samples of a part in [start_ms, end_ms)."""
+
+    part: Part
+    start_ms: int = MIN_MS
+    end_ms: int = MAX_MS
+
+    @property
+    def min_ms(self) -> int:
+        """No sample is before this; past `max_ms` where there is none."""
+        return max(self.part.content.min_ms, self.start_ms)
+
+    @property
+    def max_ms(self) -> int:
+        return min(self.part.content.max_ms, self.end_ms - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A view as it was when a query began."""
+
+    content: Snapshot | Slab
+    start_ms: int
+    end_ms: int
+
+
+def readings(views: Sequence[View], start_ms: int, end_ms: int) -> list[Reading]:
+    """What a query of [start_ms, end_ms) must look at, oldest first; to be taken under the head's lock."""
+    found = []
+    for view in views:
+        low, high = max(start_ms, view.start_ms), min(end_ms, view.end_ms)
+        if view.min_ms < high and view.max_ms >= low:
+            content = view.part.content
+            found.append(Reading(content.snapshot() if isinstance(content, OpenSamples) else content, low, high))
+    return found
+
+
+def bounds_of(views: Sequence[View]) -> tuple[int, int] | None:
+    """(min, max) between which all sample times lie, None where there is no sample."""
+    some = [view for view in views if view.min_ms <= view.max_ms]
+    return (min(view.min_ms for view in some), max(view.max_ms for view in some)) if some else None
+
+
+def marked(views: Sequence[View], room: int) -> Bool:
+    """bool[room] which refs have samples in these parts."""
+    live = np.zeros(room, bool)
+    seen: set[int] = set()
+    for view in views:
+        content = view.part.content
+        if isinstance(content, OpenSamples):
+            live[: len(content.last)] |= content.last >= 0
+        elif id(content.keys) not in seen:
+            seen.add(id(content.keys))
+            live[content.refs()] = True
+    return live
+
+
+def read(rows: Sequence[Rows], parts: Sequence[Reading]) -> Iterator[SeriesBatch]:
+    """The samples of the series, in their order, in batches of at most BATCH_SERIES; series without a sample are left out."""
+    for batch in _batches(rows):
+        keys = np.concatenate([r.keys for r in batch]) if len(batch) > 1 else batch[0].keys
+        fragments = [f for part in parts for f in part.content.read(keys, part.start_ms, part.end_ms)]
+        columns = settle(fragments, len(keys))
+        lengths = np.diff(columns.offsets)
+        some = np.flatnonzero(lengths)
+        if len(some) == 0:
+            continue
+        table = concat_tables([r.table for r in batch])
+        offsets = columns.offsets if len(some) == len(keys) else np.concatenate([[0], np.cumsum(lengths[some])]).astype(np.int64)
+        yield SeriesBatch(
+            table if len(some) == len(keys) else table.take(some),
+            offsets, columns.t_ms, columns.values, columns.histograms, columns.histogram_at, columns.start_ms,
+        )  # fmt: skip
+
+
+def labels_of(rows: Sequence[Rows], live: Bool) -> SeriesTable:
+    """The labels of those of the series that have samples."""
+    tables = [r.table.take(np.flatnonzero(live[refs_of(r.keys)])) for r in rows]
+    return concat_tables([table for table in tables if len(table)] or [SeriesTable.empty()])
+
+
+def _batches(rows: Sequence[Rows]) -> Iterator[list[Rows]]:
+    """The same rows, split and joined to batches of at most BATCH_SERIES."""
+    batch: list[Rows] = []
+    size = 0
+    for shelf in rows:
+        for first in range(0, len(shelf.keys), BATCH_SERIES):
+            part = slice(first, first + BATCH_SERIES)
+            whole = len(shelf.keys) <= BATCH_SERIES
+            piece = shelf if whole else Rows(shelf.table.take(part), shelf.keys[part])
+            if size + len(piece.keys) > BATCH_SERIES:
+                yield batch
+                batch, size = [], 0
+            batch.append(piece)
+            size += len(piece.keys)
+    if batch:
+        yield batch

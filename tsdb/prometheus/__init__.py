@@ -1,0 +1,1 @@
+"""Reading the blocks of Prometheus, Thanos and Mimir."""
