@@ -18,9 +18,9 @@ from treering.transfer.import_progress import Progress
 from tsdb.block.block import Block, BlockMeta, BlockWriter, new_ulid, read_meta
 from tsdb.block.writer import gather
 from tsdb.bucket.bucket import Bucket
+from tsdb.bucket.sealed import seal, unseal
 from tsdb.compaction.bucket_index import add_news
 from tsdb.compaction.compact import RANGES_MS
-from tsdb.head.sealed import seal, unseal
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData, Corrupt, NotFound
 from tsdb.model.series import SeriesBatch

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from tsdb.block.meta import META, BlockMeta, is_ulid, read_meta
 from tsdb.bucket.bucket import Bucket
+from tsdb.bucket.sealed import seal, unseal
 from tsdb.compaction.lineage import is_made_of, live_blocks
 from tsdb.compaction.marks import (
     DELETION_MARK,
@@ -25,7 +26,6 @@ from tsdb.compaction.marks import (
 )
 from tsdb.compaction.tombstones import PREFIX as TOMBSTONE_PREFIX
 from tsdb.compaction.tombstones import Tombstone, read_tombstone, touching
-from tsdb.head.sealed import seal, unseal
 from tsdb.model.errors import Corrupt, NotFound, TreeringError
 
 FOLDER = "index/"

@@ -7,7 +7,7 @@
 from dataclasses import dataclass
 
 from tsdb.bucket.bucket import Bucket
-from tsdb.head.sealed import seal, unseal
+from tsdb.bucket.sealed import seal, unseal
 
 DELETION_MARK, NO_COMPACT_MARK = "deletion-mark.json", "no-compact-mark.json"
 

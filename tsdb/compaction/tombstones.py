@@ -14,8 +14,8 @@ import numpy as np
 
 from tsdb.block.meta import BlockMeta
 from tsdb.bucket.bucket import Bucket
+from tsdb.bucket.sealed import seal, unseal
 from tsdb.compaction.lineage import sources_of
-from tsdb.head.sealed import seal, unseal
 from tsdb.model.estimate import Estimate, estimate
 from tsdb.model.matcher import Matcher, select_rows
 from tsdb.model.series import Bool, SeriesBatch, SeriesTable

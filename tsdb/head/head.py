@@ -123,7 +123,7 @@ class Head:
         self.directory, self.options = directory, options
         self._lock = Lock()
         self._dropping = Lock()
-        self._memory = HeadMemory()
+        self._memory = HeadMemory(directory)
         self._exemplars = Exemplars(options.max_exemplars)
         self._metadata = MetadataTable(options.max_metadata)
         self._wal = Wal(directory, options.wal_sync, options.segment_size_bytes)

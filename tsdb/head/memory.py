@@ -5,7 +5,8 @@ Not thread-safe, but for `seal_full`: the head's lock guards it.
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -15,6 +16,7 @@ from tsdb.head.open_samples import OpenSamples
 from tsdb.head.read import Part, View, marked
 from tsdb.head.series_index import SeriesIndex
 from tsdb.head.slab import Slab, seal, trim
+from tsdb.head.spill import spill
 from tsdb.kernel.append import DUPLICATE, NEVER_MS, STORED, append_samples
 from tsdb.model.histogram import Buckets, Histograms
 from tsdb.model.series import I32, I64
@@ -75,7 +77,9 @@ class Appended:
 class HeadMemory:
     """See the top of this file. `views` are its parts, the open log's last."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        """Sealed samples are spilled into unnamed files of `directory`."""
+        self._directory = directory
         self.index = SeriesIndex()
         self.newest: I64 = np.empty((0, 2), np.int64)
         self.id: I64 = np.empty(0, np.int64)
@@ -156,6 +160,7 @@ class HeadMemory:
                     part = self._full[0]
                     assert isinstance(part.content, OpenSamples)
                     slab = seal(part.content.snapshot(), self.index.metric, self._last_slab)
+                    slab = replace(slab, data=spill(bytes(slab.data), self._directory))
                     part.content = self._last_slab = slab
                     self._full.popleft()
 

@@ -12,6 +12,7 @@ from tsdb.block.page import PageColumns, decode_page, encode_page, open_page
 from tsdb.head.fragment import Fragment, PageFragment, settle
 from tsdb.head.open_samples import Snapshot
 from tsdb.head.series_index import keys_of, refs_of
+from tsdb.head.spill import Spilled
 from tsdb.model.histogram import ragged
 from tsdb.model.series import I32, I64, SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS
@@ -29,7 +30,7 @@ class Slab:
 
     keys: I64
     first_row: I64
-    data: bytes
+    data: Spilled
     page_at: I64
     page_min_ms: I64
     page_max_ms: I64
