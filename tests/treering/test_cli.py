@@ -50,8 +50,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TREERING_SELF_SCRAPE_S", "0")
         with treering(tmp_path_factory.mktemp("cli") / "store") as server:
-            series = {
-                Labels.of({"__name__": "temperature", "room": room}): [(NOW_MS - 15_000 * i, base + i % 8) for i in range(240)]
+            series = {  # nine minutes of the future too, for these tests may run minutes after NOW_MS was read
+                Labels.of({"__name__": "temperature", "room": room}): [(NOW_MS - 15_000 * i, base + i % 8) for i in range(-36, 240)]
                 for room, base in (("attic", 30.0), ("cellar", 10.0))
             }
             assert post_write(server.url + "/api/v1/write", encode_v1(write_batch(series))).status == 204
