@@ -1,7 +1,7 @@
 """Compile or load kernels before the first request: one small journey through a throw-away store.
 
-On the very first start of an installation a helper process compiles those of queries at the same time, and then the rarer ones;
-Numba's cache on disk brings them together.
+On the very first start of an installation a helper process compiles those of the wire and of queries at the same time, and then the
+rarer ones; Numba's cache on disk brings them together.
 """
 
 import gc
@@ -49,11 +49,14 @@ def warm_kernels() -> "subprocess.Popen[bytes] | None":
 
     On the first start, returns the helper process that goes on with what is rarely needed; the caller ends it.
     """
-    helper = None if _compiled() else subprocess.Popen([sys.executable, "-m", "treering.warm"], stdin=subprocess.DEVNULL)
+    helper = None if _compiled() else subprocess.Popen([sys.executable, "-m", "treering.warm"], stdout=subprocess.PIPE)
     collecting = gc.isenabled()
     gc.disable()  # the compiler makes millions of objects that live; collecting among them takes a tenth of its time
     try:
         _store_journey()
+        if helper is not None and helper.stdout is not None:
+            helper.stdout.readline()  # it has compiled what the rest needs, or has failed; then that is compiled here
+        _decode(1)
         query_journey(QUERIES)
     finally:
         if collecting:
@@ -76,21 +79,21 @@ def _compiled() -> bool:
 
 
 def _store_journey() -> None:
-    """Write, flush, read back: the kernels of the wire, the head and of blocks."""
+    """Write, flush, read back: the kernels of the head and of blocks."""
     with tempfile.TemporaryDirectory() as folder, Node(Config(data=folder, wal_sync="os")) as node:
         start_ms = node.now_ms() - POINTS * STEP_MS
         batch = _batch(start_ms)
-        decoded = decode_write(encode_v1(batch), content_type=None, content_encoding=None, limits=WireLimits())
-        node.push("anonymous", decoded.batch)
+        node.push("anonymous", batch)
         for _ in ("head", "block", "both"):
             node.query(("anonymous",), Query("up", start_ms, node.now_ms(), 30_000))
             node.flush()
             node.push("anonymous", batch)
 
 
-def _second_version() -> None:
-    content_type = "application/x-protobuf;proto=io.prometheus.write.v2.Request"
-    decode_write(encode_v2(_batch(0)), content_type=content_type, content_encoding="snappy", limits=WireLimits())
+def _decode(version: int) -> None:
+    body = encode_v1(_batch(0)) if version == 1 else encode_v2(_batch(0))
+    content_type = "application/x-protobuf" + (";proto=io.prometheus.write.v2.Request" if version == 2 else "")
+    decode_write(body, content_type=content_type, content_encoding="snappy", limits=WireLimits())
 
 
 def _batch(start_ms: int) -> WriteBatch:
@@ -118,6 +121,8 @@ class _Samples:
 
 if __name__ == "__main__":
     gc.disable()
+    _decode(1)
     query_journey(QUERIES)
+    print("ready", flush=True)
     query_journey(RARER_QUERIES)
-    _second_version()
+    _decode(2)
