@@ -46,7 +46,8 @@ NEIGHBOURS, MAX_REFER = 64, 127
 """How many of the columns before it that are not constant a column is compared with, and how far away they may be."""
 REFER_BITS = 8
 """What it takes at least to tell another column."""
-MAX_TABLES = 64
+MAX_TABLES, QUICK_TABLES = 64, 8
+"""Tables of a page; few where it is coded quickly, for each is tried with each column."""
 TABLE_BITS, NEW_TABLE_BITS = 4, 24
 """About what a table takes: for each of its symbols, and beside those."""
 
@@ -217,12 +218,13 @@ def encode_columns(x, offsets, groups, descriptors, neighbours):
             if n:
                 descriptors[FORM, c], descriptors[FIRST, c] = 1, x[offsets[c]]
             continue
-        left = _choose(x, offsets, groups, c, recent, known, descriptors, y, z, u, counts)
+        order, zigzag = _choose(x, offsets, groups, c, recent, known, descriptors, y, z, counts, neighbours)
+        left = _leave(y, n, offsets[c], c, order, zigzag, descriptors, u, counts)
         if neighbours:
             recent[known % neighbours] = c
             known += 1
         if left:
-            table = _join_table(counts, tables, used)
+            table = _join_table(counts, tables, used, MAX_TABLES if neighbours else QUICK_TABLES)
             used = max(used, table + 1)
             descriptors[TABLE, c] = table + 1
             bits += _most_bits(counts)
@@ -252,14 +254,16 @@ def _constant(x, start, n):
 
 
 @register_jitable
-def _choose(x, offsets, groups, c, recent, known, descriptors, y, z, u, counts):
-    """Describe the column as costs least; its residuals into u, their symbols into counts; whether any residual is not 0."""
+def _choose(x, offsets, groups, c, recent, known, descriptors, y, z, counts, neighbours):
+    """(order, zigzag) that cost least for the column, which goes into y, less the columns that it refers to."""
     start, n = offsets[c], offsets[c + 1] - offsets[c]
     best = np.inf
     best_order, best_zigzag = 0, 0
     descriptors[REFER, c], descriptors[SECOND, c] = 0, 0
     for i in range(n):
         y[i] = x[start + i]
+    if neighbours == 0:
+        return _quick_form(y, n)
     for depth in range(3):
         refer = _neighbour(y, x, offsets, groups, c, recent, known) if depth else 0
         if depth and refer == 0:
@@ -272,20 +276,49 @@ def _choose(x, offsets, groups, c, recent, known, descriptors, y, z, u, counts):
         best, best_order, best_zigzag = cost + REFER_BITS * depth, order, zigzag
         if depth:
             descriptors[REFER if depth == 1 else SECOND, c] = refer
-    descriptors[FIRST, c] = y[0] if best_order else 0
-    descriptors[SLOPE, c] = y[1] - y[0] if best_order == 2 else 0
-    for _ in range(best_order):
+    return best_order, best_zigzag
+
+
+@register_jitable
+def _leave(y, n, start, c, order, zigzag, descriptors, u, counts):
+    """The residuals of y[:n] into u, their symbols into counts; whether any residual is not 0."""
+    descriptors[FIRST, c] = y[0] if order else 0
+    descriptors[SLOPE, c] = y[1] - y[0] if order == 2 else 0
+    for _ in range(order):
         n = _difference(y, n)
-    base, shift = _base(y, n, best_zigzag)
-    descriptors[FORM, c], descriptors[BASE, c], descriptors[SHIFT, c] = best_order + ZIGZAG * best_zigzag, base, shift
+    base, shift = _base(y, n, zigzag) if n else (np.int64(0), np.int64(0))
+    descriptors[FORM, c], descriptors[BASE, c], descriptors[SHIFT, c] = order + ZIGZAG * zigzag, base, shift
     counts[:] = 0
     some = False
     for i in range(n):
-        residual = _residual(y[i], base, shift, best_zigzag)
+        residual = _residual(y[i], base, shift, zigzag)
         u[start + i] = residual
         counts[symbol_of(residual)] += 1
         some |= residual != 0
     return some
+
+
+@register_jitable
+def _quick_form(y, n):
+    """(order, zigzag) whose residuals have the fewest bits before they are coded; a tenth of the time of `_form`."""
+    low = y[0]
+    for i in range(n):
+        low = min(low, y[i])
+    flat, once, twice, before, falls = 0, 0, 0, np.int64(0), False
+    for i in range(1, n):
+        step = y[i] - y[i - 1]
+        flat += bit_length(np.uint64(y[i] - low))
+        once += bit_length(np.uint64(abs(step)))
+        twice += bit_length(np.uint64(abs(step - before))) if i > 1 else 0
+        falls |= step < 0
+        before = step
+    once += n if falls else 0  # a sign takes a bit
+    twice += n
+    if flat <= once and (flat <= twice or n == 2):
+        return 0, 0
+    if once <= twice or n == 2:
+        return 1, 1 if falls else 0
+    return 2, 1
 
 
 @register_jitable
@@ -410,7 +443,7 @@ def _neighbour(y, x, offsets, groups, c, recent, known):
 
 
 @register_jitable
-def _join_table(counts, tables, used):
+def _join_table(counts, tables, used, most):
     """The table that these symbols are coded by at the least cost, with their counts added; a new one where that costs less."""
     high, low, own, total = 0, SYMBOLS, 1.0 * NEW_TABLE_BITS, 0
     for s in range(SYMBOLS):
@@ -430,7 +463,7 @@ def _join_table(counts, tables, used):
                 more += 0.0 if tables[t, s] else TABLE_BITS
         if more < best:
             best, table = more, t
-    if used < MAX_TABLES and own < best:
+    if used < most and own < best:
         table = used
     for s in range(low, high):
         tables[table, s] += counts[s]

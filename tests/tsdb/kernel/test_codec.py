@@ -29,7 +29,9 @@ COLUMNS = {
 }
 
 
-def encode(columns: list[list[int]], kernel=codec.encode_columns) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def encode(
+    columns: list[list[int]], kernel=codec.encode_columns, neighbours=codec.NEIGHBOURS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(streams one after another, classes of the tables, descriptors, lengths)"""
     lengths = np.array([len(column) for column in columns], np.int64)
     x = np.array([i for column in columns for i in column], np.int64)
@@ -37,7 +39,7 @@ def encode(columns: list[list[int]], kernel=codec.encode_columns) -> tuple[np.nd
     descriptors = np.zeros((11, len(columns)), np.int64)
     descriptors[codec.SCALE] = codec.BITS
     with np.errstate(over="ignore"):
-        streams, classes = kernel(x, offsets, np.zeros(len(columns), np.int64), descriptors, codec.NEIGHBOURS)
+        streams, classes = kernel(x, offsets, np.zeros(len(columns), np.int64), descriptors, neighbours)
     assert len(streams) == descriptors[codec.SIZE].sum()
     return streams, classes, descriptors, lengths
 
@@ -168,6 +170,13 @@ def test_series_scraped_together_share_one_time_column() -> None:
     assert ref.tolist() == [0, 1, 0, 2, 1]
     assert first.tolist() == [0, 1, 3]
     assert [x.tolist() for x in codec.share_times.py_func(times, offsets)] == [ref.tolist(), first.tolist()]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_come_back_when_they_are_coded_quickly(name: str) -> None:
+    column = COLUMNS[name]
+    coded = encode([column, column[:2], column[:1]], neighbours=0)
+    assert decode(coded, np.zeros(3, np.int64), coded[3]) == [column, column[:2], column[:1]]
 
 
 def test_without_neighbours_no_column_refers_to_another() -> None:
