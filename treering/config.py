@@ -69,8 +69,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     self_tenant: str = "anonymous"
     max_body_bytes: int = 16 << 20
     max_decoded_bytes: int = 32 << 20
-    write_threads: int = 2
-    """Threads that decode and store writes; each takes all that has queued up and syncs it once."""
+    write_threads: int = 1
+    """Threads that decode and store writes; each takes all that has queued up and syncs it once. One keeps a core busy with two
+    million samples a second; a second one shares less and took 11 % more CPU for the same writes."""
     max_queued_writes: int = 256
     max_concurrent_queries: int = 20
     max_queued_queries: int = 200
