@@ -34,13 +34,13 @@ from tsdb.kernel.codec import (
     SIZE,
     TO,
     ZIGZAG,
-    copy_ranges,
     decode_columns,
     encode_columns,
     share_times,
     to_integers,
 )
 from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
+from tsdb.kernel.ranges import copy_ranges
 from tsdb.model.errors import Corrupt
 from tsdb.model.histogram import Histograms
 from tsdb.model.series import F64, I64, SeriesBatch

@@ -15,7 +15,8 @@ from tsdb.block.index import IndexWriter, PageEntry
 from tsdb.block.meta import META, BlockMeta, ObjectMeta, encode_meta
 from tsdb.block.page import encode_page
 from tsdb.bucket.bucket import Bucket
-from tsdb.kernel.codec import NEIGHBOURS, copy_ranges, edge_rows
+from tsdb.kernel.codec import NEIGHBOURS
+from tsdb.kernel.ranges import copy_ranges, edge_rows
 from tsdb.merge import concat_batches
 from tsdb.model.errors import BadData
 from tsdb.model.series import F64, I64, SeriesBatch

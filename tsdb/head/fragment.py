@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tsdb.block.page import Page, PageColumns
-from tsdb.kernel.codec import copy_ranges
+from tsdb.kernel.ranges import copy_ranges
 from tsdb.merge import merge_batches
 from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.series import I64, Bool, SeriesBatch, SeriesTable, strings

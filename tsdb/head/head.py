@@ -28,7 +28,7 @@ from tsdb.head.metadata import MetadataTable
 from tsdb.head.read import View, bounds_of, labels_of, marked, read, readings
 from tsdb.head.replay import Replay
 from tsdb.head.slab import Slab
-from tsdb.kernel.codec import copy_ranges
+from tsdb.kernel.ranges import copy_ranges
 from tsdb.model.errors import BadData, Unavailable
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import I32, I64, SeriesBatch, SeriesTable
