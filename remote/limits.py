@@ -2,7 +2,7 @@
 
 Names and defaults are Cortex's where it has them, so that its overrides carry over; 0 means unlimited. The two that differ:
 samples of any age are accepted, and ingestion is not rate limited until it is configured, for a fresh store must take
-whatever history it is given. Bounds on requests and on queries are always on.
+whatever history it is given. Bounds on requests and on queries are those of the whole server (`treering.config`).
 """
 
 import threading
@@ -45,16 +45,6 @@ class Limits:
     max_exemplars: int = 100_000
     max_metadata_per_user: int = 8_000
 
-    max_fetched_series: int = 1_000_000
-    max_samples: int = 50_000_000
-    """Samples one query may hold at once: Prometheus's `--query.max-samples`."""
-    max_query_length_ms: int = 0
-    max_query_lookback_ms: int = 0
-    max_query_points: int = 11_000
-    query_timeout_ms: int = 120_000
-    max_concurrent_queries: int = 20
-    max_label_answers: int = 100_000
-    """Names or values in one answer of the label and series APIs; the rest is cut with a warning."""
     retention_ms: int = 0
     """How long samples are kept, at any resolution; 0 = for ever, as in what follows."""
     retention_raw_ms: int = 0

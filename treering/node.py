@@ -205,10 +205,6 @@ class Node:
         """Whether anything of a tenant is in the bucket."""
         return next(self.bucket.list(f"{tenant}/"), None) is not None
 
-    def waiting_for(self) -> str:
-        """What must still happen before the node is ready, "" if nothing."""
-        return ""
-
     def _options(self, query: Query) -> QueryOptions:
         self.check_query_size(query.text)
         return QueryOptions(

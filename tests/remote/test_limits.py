@@ -57,5 +57,5 @@ def test_remembered_tenants_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_overrides() -> None:
-    table = LimitsTable(Limits(max_samples=1), {"a": Limits(max_samples=2)})
-    assert (table.of("a").max_samples, table.of("b").max_samples) == (2, 1)
+    table = LimitsTable(Limits(max_exemplars=1), {"a": Limits(max_exemplars=2)})
+    assert (table.of("a").max_exemplars, table.of("b").max_exemplars) == (2, 1)

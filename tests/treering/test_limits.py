@@ -6,9 +6,11 @@ from tsdb.model.errors import BadData
 
 
 def test_a_tenants_limits_stand_on_the_default() -> None:
-    table = limits_table({"max_samples": 7, "ingestion_rate": 5}, {"a": {"ingestion_rate": 9, "out_of_order_time_window_ms": None}})
-    assert table.of("b") == Limits(max_samples=7, ingestion_rate=5)
-    assert table.of("a") == Limits(max_samples=7, ingestion_rate=9)
+    table = limits_table(
+        {"max_exemplars": 7, "ingestion_rate": 5}, {"a": {"ingestion_rate": 9, "out_of_order_time_window_ms": None}}
+    )
+    assert table.of("b") == Limits(max_exemplars=7, ingestion_rate=5)
+    assert table.of("a") == Limits(max_exemplars=7, ingestion_rate=9)
     assert limits_table({}, {}).of("any") == Limits()
 
 
@@ -20,9 +22,9 @@ def test_retention_rules() -> None:
 @pytest.mark.parametrize(
     ("default", "overrides", "words"),
     [
-        ({"max_sampels": 1}, {}, "limits: unknown limit 'max_sampels'; did you mean 'max_samples'?"),
+        ({"max_exemplras": 1}, {}, "limits: unknown limit 'max_exemplras'; did you mean 'max_exemplars'?"),
         ({"zzz": 1}, {}, "limits: unknown limit 'zzz'"),
-        ({"max_samples": "many"}, {}, "limits: Expected `int`, got `str` - at `$.max_samples`"),
+        ({"max_exemplars": "many"}, {}, "limits: Expected `int`, got `str` - at `$.max_exemplars`"),
         ({}, {"team": {"ingestion_rat": 1}}, "tenant_limits of team: unknown limit 'ingestion_rat'"),
         ({}, {"team": {"ingestion_rate": []}}, "tenant_limits of team: Expected `float`, got `array`"),
         ({"retention": [{"matchers": "{", "keep": "7d"}]}, {}, "limits: "),

@@ -64,10 +64,7 @@ class StatusApi:
         return Response(body=b"Treering is healthy.\n", content_type=TEXT)
 
     def ready(self, request: Request) -> Response:
-        """GET /-/ready and /ready: 200 once writes and queries can be served."""
-        waiting = self.node.waiting_for()
-        if waiting:
-            return Response(503, f"Treering is not ready: {waiting}.\n".encode(), TEXT)
+        """GET /-/ready and /ready: the logs are replayed and writes and queries are served; before that nothing is."""
         return Response(body=b"Treering is ready.\n", content_type=TEXT)
 
     def config(self, request: Request) -> Response:
