@@ -358,7 +358,7 @@ def test_a_locked_folder_and_another_try(tmp_path: Path) -> None:
         ("{folder}", {"bucket": "gopher://x"}, "gopher://x"),
         ("{folder}", {"wal_sync": "never"}, "wal_sync"),
         ("{folder}", {"nonsense": 1}, "nonsense"),
-        ("{folder}", {"limits": {"max_sampels": 1}}, "max_samples"),
+        ("{folder}", {"limits": {"max_exemplras": 1}}, "max_exemplars"),
         ("{folder}", {"ignore_deleted_s": 0.001}, "ignore"),
     ],
 )
