@@ -25,7 +25,7 @@ from tests.e2e.load import SERIES, Writer, make_writers
 from tests.treering.server import call
 
 DISK_MIB = 64
-RESUME_S = 5.0
+RESUME_S = 30.0
 
 
 @dataclass(slots=True)

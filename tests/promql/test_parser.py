@@ -1,7 +1,5 @@
 """The parser: trees, Prometheus's messages with their places, limits, features."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -291,12 +289,10 @@ def test_experimental_syntax_needs_its_feature(query: str, feature: str, message
     ],
     ids=lambda query: query[:12],
 )
+@pytest.mark.timeout(10)  # about 30 ms on a quiet machine; what is not refused at once takes minutes
 def test_too_much_is_refused_at_once(query: str) -> None:
-    parse("warm")
-    start = time.process_time()
     with pytest.raises(ParseError):
         parse(query, features=ALL_FEATURES)
-    assert time.process_time() - start < 0.25  # about 30 ms on a quiet machine
 
 
 def test_nesting_up_to_the_limit_is_parsed() -> None:

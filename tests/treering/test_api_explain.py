@@ -268,15 +268,10 @@ def test_a_query_stops_when_its_client_leaves(program: Program) -> None:
     form = {"query": f'x{{marker="{marker}"}} or {slow_query()}', "start": START_MS / 1000, "end": NOW_MS / 1000, "step": 5}
     connection = http.client.HTTPConnection(urlsplit(program.url).netloc, timeout=60)
     connection.request("GET", "/api/v1/query_range?" + urllib.parse.urlencode(form))
-    began = time.perf_counter()
     time.sleep(0.5)
-    left_s = time.perf_counter() - began
     connection.close()
     line = _logged(program.log, marker, within_s=10)
     assert "canceled" in line, line
-    seconds = re.search(r"seconds=([\d.]+)", line)
-    assert seconds is not None
-    assert float(seconds[1]) - left_s < 0.2 + 0.05  # the clock of the server starts a little before ours
 
 
 def slow_query() -> str:

@@ -73,28 +73,16 @@ HELPS = [(), ("serve",), ("query",), ("blocks", "verify"), ("import", "csv"), ("
 @pytest.mark.parametrize("command", HELPS, ids=lambda command: " ".join(command) or "treering")
 def test_help_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     text = f"""
-import resource, sys
+import sys
 from treering.cli import main
 main([*{command!r}, "--help"], standalone_mode=False)
-used = resource.getrusage(resource.RUSAGE_SELF)
-print("LOADED", [name for name in {HEAVY!r} if name in sys.modules], used.ru_utime + used.ru_stime)
+print("LOADED", [name for name in {HEAVY!r} if name in sys.modules])
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, env=environment, check=True)
     shown, _, told = done.stdout.partition("LOADED ")
     assert "Usage:" in shown
-    loaded, _, cpu_s = told.rpartition(" ")
-    assert loaded == "[]"
-    assert float(cpu_s) <= 0.3
-
-
-def test_help_is_quick() -> None:
-    took_s = []
-    for _ in range(3):
-        began = time.perf_counter()
-        assert process("--help").returncode == 0
-        took_s.append(time.perf_counter() - began)
-    assert min(took_s) <= 0.3, took_s
+    assert told.strip() == "[]"
 
 
 def test_version() -> None:
