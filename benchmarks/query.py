@@ -102,10 +102,12 @@ def main() -> None:
 def load(program: Program, peer: str, start_ms: int, choice: argparse.Namespace) -> None:
     """Send all samples; those of Treering are flushed to blocks unless they are wanted in memory."""
     labels = fleet(choice.series, metric=METRIC)
-    templates = [Template(labels[at : at + SERIES_A_REQUEST]) for at in range(0, len(labels), SERIES_A_REQUEST)]
     count = int(choice.hours * 3_600_000 / SCRAPE_MS)
+    scrapes = math.gcd(count, max(1, SERIES_A_REQUEST // choice.series))
+    templates = [Template(labels[at : at + SERIES_A_REQUEST], scrapes) for at in range(0, len(labels), SERIES_A_REQUEST)]
     values = counters_and_gauges(choice.series, count)
-    send(program.url, program.write_path, rounds(templates, values, start_ms=start_ms, gap_ms=SCRAPE_MS, count=count, streams=1))
+    streams = rounds(templates, values, start_ms=start_ms, gap_ms=SCRAPE_MS, count=count, streams=1, scrapes=scrapes)
+    send(program.url, program.write_path, streams)
     if peer == "treering" and not choice.head:
         urllib.request.urlopen(program.url + "/ingester/flush", timeout=600).close()
 
