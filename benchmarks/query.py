@@ -59,6 +59,10 @@ MORE = {
 
 SETTLE_S = 5
 """After the load: merges and compactions that it set off are done then."""
+QUIET_S = 70
+"""Our compactor looks for work every 30 s: after two looks without a new block there is none."""
+LONG_HOURS = 48
+"""Of so much there is something to compact and to downsample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ def main() -> None:
         for peer, program in programs.items():
             load(program, peer, start_ms, choice)
         time.sleep(SETTLE_S)
+        if choice.hours > LONG_HOURS and "treering" in programs:
+            wait_compacted(programs["treering"])
         results: dict[str, dict[str, Timing]] = {peer: {} for peer in programs}
         for query, text in queries.items():
             for peer, timing in ask(programs, text, start_ms, end_ms, choice).items():
@@ -110,6 +116,18 @@ def load(program: Program, peer: str, start_ms: int, choice: argparse.Namespace)
     send(program.url, program.write_path, streams)
     if peer == "treering" and not choice.head:
         urllib.request.urlopen(program.url + "/ingester/flush", timeout=600).close()
+
+
+def wait_compacted(program: Program) -> None:
+    """Wait until the compactor makes no more blocks."""
+    seen, since_s = "", time.monotonic()
+    while time.monotonic() - since_s < QUIET_S:
+        time.sleep(1)
+        with urllib.request.urlopen(program.url + "/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+        events = "".join(line for line in lines if line.startswith("treering_compactor_blocks_total"))
+        if events != seen:
+            seen, since_s = events, time.monotonic()
 
 
 def ask(programs: dict[str, Program], text: str, start_ms: int, end_ms: int, choice: argparse.Namespace) -> dict[str, Timing]:
