@@ -4,8 +4,9 @@ usage: python -m benchmarks.compact [--data FOLDER] [--series 2000] [--days 28] 
 
 Twice: the recorded scrapes of FOLDER (as in ../shared/data), and as many series and days of 15 s that repeat their shapes:
 each value sequence over and over, counters going on where they were, with the decimals that were recorded. Series are in step,
-as those that are scraped together; with --apart each begins at another place of its sequence, and none follows another. VictoriaMetrics gets the recording and the first days of the
-other by remote write, and merges them fully. Downsampled sizes are told per window and per raw sample that the windows stand for.
+as those that are scraped together; with --apart each begins at another place of its sequence, and none follows another.
+VictoriaMetrics gets the recording and the first days of the other by remote write, and merges them fully. Downsampled sizes are
+told per window and per raw sample that the windows stand for.
 """
 
 import argparse
