@@ -1,10 +1,12 @@
 """Bytes a sample at each level and resolution, and the speed and memory of compaction and downsampling, in one process.
 
-usage: python -m benchmarks.compact [--data FOLDER] [--series 2000] [--days 28] [--victoria-days 2]
+usage: python -m benchmarks.compact [--data FOLDER] [--series 2000] [--days 28] [--victoria-days 2] [--apart]
 
 Twice: the recorded scrapes of FOLDER (as in ../shared/data), and as many series and days of 15 s that repeat their shapes:
-each value sequence over and over, counters going on where they were. VictoriaMetrics gets the recording and the first days of the
-other by remote write, and merges them fully. Downsampled sizes are told per window and per raw sample that the windows stand for.
+each value sequence over and over, counters going on where they were, with the decimals that were recorded. Series are in step,
+as those that are scraped together; with --apart each begins at another place of its sequence, and none follows another.
+VictoriaMetrics gets the recording and the first days of the other by remote write, and merges them fully. Downsampled sizes are
+told per window and per raw sample that the windows stand for.
 """
 
 import argparse
@@ -39,7 +41,7 @@ LEVELS = {2: "2 h", 12: "12 h", 24: "24 h", 168: "7 d", 672: "28 d"}
 
 @dataclass(slots=True)
 class Shapes:
-    """Recorded value sequences f64[n, k] at 15 s; `rise` f64[n] is what a counter gains in each, 0 of a gauge.
+    """Recorded value sequences f64[n, k] at 15 s; `rise` f64[n] is what a counter gains in each, 0 of a gauge; whole numbers.
 
     One after another: in round r series i takes the sequence of another of its kind, so that nothing comes twice in a page.
     """
@@ -49,15 +51,22 @@ class Shapes:
     rise: F64
     turns: I64
     """i64[n, r]: whose sequence each series takes in each round."""
+    power: F64
+    """f64[n]: values of each sequence are whole multiples of its inverse; NaN where they are of none."""
+    ahead: I64
+    """i64[n]: where in its first sequence each series begins."""
 
     def batch(self, start_ms: int, end_ms: int) -> SeriesBatch:
         """The samples of all series in [start_ms, end_ms)."""
         n, k = self.values.shape
         step = np.arange((start_ms - START_MS) // STEP_MS, (end_ms - START_MS) // STEP_MS)
-        turn, at = np.divmod((np.arange(n) * 97 % k)[:, None] + step, k)
+        turn, at = np.divmod(self.ahead[:, None] + step, k)
         gained = np.cumsum(self.rise[self.turns], axis=1) - self.rise[self.turns]
         row = np.arange(n)[:, None]
-        values = self.values[self.turns[row, turn], at] + gained[row, turn]
+        whose = self.turns[row, turn]
+        values = self.values[whose, at] + gained[row, turn]
+        decimal = np.rint(values * self.power[whose]) / self.power[whose]
+        values = np.where(np.isfinite(decimal), decimal, values)
         t_ms = np.broadcast_to(START_MS + step * STEP_MS, values.shape)
         return SeriesBatch(self.series, np.arange(n + 1) * len(step), t_ms.ravel().copy(), values.ravel())
 
@@ -85,12 +94,13 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=2000)
     parser.add_argument("--days", type=int, default=28)
     parser.add_argument("--victoria-days", type=float, default=2)
+    parser.add_argument("--apart", action="store_true")
     arguments = parser.parse_args()
     labels, offsets, t_ms, values = load(arguments.data)
     with tempfile.TemporaryDirectory() as name:
         _recorded(Path(name), labels, offsets, t_ms, values)
         rounds = arguments.days * DAY_MS // STEP_MS // 4000 + 2
-        shapes = _shapes(labels, offsets, values, arguments.series, rounds)
+        shapes = _shapes(labels, offsets, values, arguments.series, rounds, apart=arguments.apart)
         _repeated(Path(name), shapes, days=arguments.days, victoria_days=arguments.victoria_days)
 
 
@@ -188,7 +198,7 @@ def _victoria_of(folder: Path, shapes: Shapes, days: float) -> float:
     return size / batch.samples
 
 
-def _shapes(labels: list[Labels], offsets: I64, values: F64, count: int, rounds: int) -> Shapes:
+def _shapes(labels: list[Labels], offsets: I64, values: F64, count: int, rounds: int, *, apart: bool) -> Shapes:
     """The first `count` series that were there all the time."""
     lengths = np.diff(offsets)
     whole = np.flatnonzero(lengths >= int(np.median(lengths)) - 1)[:count]
@@ -202,7 +212,16 @@ def _shapes(labels: list[Labels], offsets: I64, values: F64, count: int, rounds:
     for kind in (np.flatnonzero(rising), np.flatnonzero(~rising)):
         turns[kind] = kind[(np.arange(len(kind))[:, None] + 389 * np.arange(rounds)) % len(kind)]
     first = np.where(rising, cut[:, 0], 0.0)
-    return Shapes(table.take(order), cut - first[:, None], np.where(rising, cut[:, -1] - cut[:, 0], 0.0), turns)
+    rise = np.ceil(np.where(rising, cut[:, -1] - cut[:, 0], 0.0))
+    power = np.array([_power(row) for row in cut])
+    ahead = np.arange(len(cut)) * (97 if apart else 0) % k
+    return Shapes(table.take(order), cut - first[:, None], rise, turns, power, ahead)
+
+
+def _power(values: F64) -> float:
+    """The least power of ten that makes all of them whole numbers, NaN where none up to 10^12 does."""
+    powers = (10.0**e for e in range(13))
+    return next((power for power in powers if np.array_equal(np.rint(values * power) / power, values)), np.nan)
 
 
 def _ulid(at_ms: int) -> str:

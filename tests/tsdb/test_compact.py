@@ -14,7 +14,19 @@ from tests.tsdb.batches import grid_batch, same_samples, samples_of
 from tsdb.block.block import Block, write_block
 from tsdb.block.meta import META, BlockMeta, ObjectMeta, new_ulid
 from tsdb.bucket.bucket import FolderBucket
-from tsdb.compaction.compact import DAY_MS, HOUR_MS, RANGES_MS, SMALL_BYTES, Job, Kind, SourceFailed, check_ranges, plan, run
+from tsdb.compaction.compact import (
+    DAY_MS,
+    HOUR_MS,
+    RANGES_MS,
+    SMALL_BYTES,
+    Job,
+    Kind,
+    SourceFailed,
+    chains,
+    check_ranges,
+    plan,
+    run,
+)
 from tsdb.compaction.lineage import live_blocks, sources_of
 from tsdb.compaction.tombstones import Tombstone, touching
 from tsdb.merge import MergeSource, concat_batches, merge_batches
@@ -216,18 +228,49 @@ def test_a_result_that_is_not_whole_is_not_committed(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six blocks of 2 h: what the merge holds is their page rows and one pages object, which is made small here."""
+    """Six blocks of 2 h: what the merge holds is a batch, a row of pages, and a pages object and opened pages, here few of both."""
     monkeypatch.setattr("tsdb.block.writer.MAX_PART_BYTES", 1 << 20)
+    monkeypatch.setattr("tsdb.compaction.compact.PAGE_CACHE_BYTES", 1 << 20)
     bucket = FolderBucket(tmp_path)
     peaks = []
-    for series in (1000, 3000):
+    for series in (2000, 4000):
         metas = [write(bucket, series + i, grid_batch(series, 480, start_ms=i * 480 * 15_000, seed=i)) for i in range(6)]
-        samples = series * 480 * 6
-        run(Job(Kind.MERGE, tuple(metas)), bucket, ulid=ulid(900 + series))
-        tracemalloc.start()
-        meta = run(Job(Kind.MERGE, tuple(metas)), bucket, ulid=ulid(901 + series))
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-        assert meta is not None and meta.samples == samples
-    assert peaks[1] < 1.2 * peaks[0], f"{peaks} bytes for 1 and 3 times the samples"
-    assert peaks[1] < 80 << 20, np.array(peaks) / 2**20
+        peaks.append(peak_of_merge(bucket, metas, series))
+    assert peaks[1] < 1.2 * peaks[0], f"{peaks} bytes for 1 and 2 times the samples"
+    assert peaks[1] < 48 << 20, np.array(peaks) / 2**20
+
+
+def test_memory_of_long_rows_is_one_row_and_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four blocks that follow one another, of 60 MiB of samples together; a row of the result has 64 pages of 128 KiB."""
+    monkeypatch.setattr("tsdb.block.writer.PAGE_WORDS", 16 << 10)
+    monkeypatch.setattr("tsdb.block.writer.GATHER_WORDS", 16 << 10)
+    monkeypatch.setattr("tsdb.compaction.compact.BATCH_WORDS", 256 << 10)
+    monkeypatch.setattr("tsdb.compaction.compact.PAGE_CACHE_BYTES", 1 << 20)
+    bucket = FolderBucket(tmp_path)
+    metas = [write(bucket, i, grid_batch(60, 16_000, start_ms=i * 16_000 * 15_000, seed=i)) for i in range(4)]
+    row_bytes = 64 * (16 << 10) * 8
+    assert peak_of_merge(bucket, metas, 0) < 2.5 * row_bytes
+
+
+def test_sources_are_read_in_as_few_runs_as_need_no_merging(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    parts = [grid_batch(30, 40, start_ms=start * 15_000, seed=start) for start in (0, 40, 80, 20, 60)]
+    metas = [write(bucket, i, part) for i, part in enumerate(parts)]
+    assert [[meta.ulid for meta in chain] for chain in chains(metas, apart=False)] == [
+        [metas[0].ulid, metas[1].ulid, metas[2].ulid],
+        [metas[3].ulid, metas[4].ulid],
+    ]
+    assert [len(chain) for chain in chains(metas, apart=True)] == [1] * 5
+    meta = run(Job(Kind.MERGE, tuple(metas)), bucket, ulid=ulid(9))
+    assert meta is not None and same_samples(read(bucket, meta), merge_batches(parts))
+
+
+def peak_of_merge(bucket: FolderBucket, metas: list[BlockMeta], number: int) -> int:
+    """The most bytes that a merge has allocated at once, after one that has compiled what it needs."""
+    run(Job(Kind.MERGE, tuple(metas)), bucket, ulid=ulid(9000 + number))
+    tracemalloc.start()
+    meta = run(Job(Kind.MERGE, tuple(metas)), bucket, ulid=ulid(9001 + number))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert meta is not None and meta.samples == sum(one.samples for one in metas)
+    return peak

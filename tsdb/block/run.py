@@ -61,6 +61,7 @@ class BlockRun:
     cache: PartCache = field(default_factory=PartCache)
     executor: Executor | None = None
     damage: Damage | None = None
+    batch_words: int = BATCH_WORDS
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`."""
@@ -168,7 +169,7 @@ class _Reading:
     def batches(self, united: _United) -> Iterator[SeriesBatch]:
         """The batches of all members; those to come are decoded ahead."""
         cells = [cells_of(member.directory, member.rows, member.selection) for member in united.members]
-        edges = _edges(united, cells)
+        edges = _edges(united, cells, self.run.batch_words)
         executor = self.run.executor
         jobs = (partial(self._join, united.labels(a, b), a, self._load(united, cells, a, b)) for a, b in pairwise(edges))
         if executor is None or len(edges) == 2:
@@ -229,8 +230,8 @@ def _united(cache: PartCache, selection: Selection, members: tuple[_Member, ...]
     return _United(members, tuple(places), table)
 
 
-def _edges(united: _United, cells: list[list[Cell]]) -> list[int]:
-    """Where batches begin and end: each is about BATCH_WORDS large, and begins where a page does, if it can."""
+def _edges(united: _United, cells: list[list[Cell]], batch_words: int) -> list[int]:
+    """Where batches begin and end: each is about `batch_words` large, and begins where a page does, if it can."""
     weight = np.zeros(len(united))
     starts: list[I64] = []
     for member, places, mine in zip(united.members, united.places, cells, strict=True):
@@ -244,7 +245,7 @@ def _edges(united: _United, cells: list[list[Cell]]) -> list[int]:
     before = np.concatenate([[0.0], np.cumsum(weight)])
     edges = [0]
     while edges[-1] < len(united):
-        stop = int(np.searchsorted(before, before[edges[-1]] + BATCH_WORDS, side="left"))
+        stop = int(np.searchsorted(before, before[edges[-1]] + batch_words, side="left"))
         stop = min(max(stop, edges[-1] + 1), edges[-1] + BATCH_SERIES, len(united))
         aligned = int(page_starts[np.searchsorted(page_starts, stop, side="right") - 1]) if len(page_starts) else 0
         edges.append(aligned if stop < len(united) and aligned > edges[-1] else stop)

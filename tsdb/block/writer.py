@@ -1,10 +1,11 @@
 """Writing a block: batches of series in, pages and an index in the bucket out, `meta.json` last.
 
-Memory is bounded by one row of pages and one pages object (`MAX_PART_BYTES`), beside the index (4 bytes a label of each series).
+Memory is bounded by one row of pages, one page beside it, and one pages object twice (`MAX_PART_BYTES`: it is joined when it is
+put), beside the index (4 bytes a label of each series).
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeVar
@@ -19,8 +20,8 @@ from tsdb.kernel.codec import NEIGHBOURS
 from tsdb.kernel.ranges import copy_ranges, edge_rows
 from tsdb.merge import concat_batches
 from tsdb.model.errors import BadData
-from tsdb.model.series import F64, I64, SeriesBatch
-from tsdb.model.windows import COLUMNS
+from tsdb.model.series import F64, I64, SeriesBatch, SeriesTable
+from tsdb.model.windows import COLUMNS, windows_of
 
 SLAB_SAMPLES = 1024
 """Samples of a series in one page. Measured on real scrapes: fewer repeat heads and times, more leave few series to share them."""
@@ -29,7 +30,7 @@ PAGE_WORDS = 256 << 10
 other meet in a page, and blocks are 4 % larger."""
 MAX_SLABS = 64
 """A row of pages has at most 64 × PAGE_WORDS numbers, 128 MiB; longer series get longer slabs of fewer series."""
-MAX_PART_BYTES = 64 << 20
+MAX_PART_BYTES = 32 << 20
 """A pages object is put when it has this size: what a bucket holds in memory at once."""
 GATHER_WORDS = 1 << 20
 """Small batches are joined up to so many numbers first, and up to a row of pages: pages do not cross batches."""
@@ -51,23 +52,32 @@ class BlockWriter:
         self._objects: list[ObjectMeta] = []
         self._samples = self._histograms = 0
 
-    def add(self, batch: SeriesBatch) -> None:
-        """Append whole series. BadData where a sample is outside [min_ms, max_ms) or a series out of order."""
-        batch = _with_samples(batch)
-        if batch.samples == 0:
+    def add(self, *batches: SeriesBatch) -> None:
+        """Append whole series. BadData where a sample is outside [min_ms, max_ms) or a series out of order.
+
+        Pages may hold series of several of the batches, but not of batches of two calls.
+        """
+        filled = [batch for batch in map(_with_samples, batches) if batch.samples]
+        if not filled:
             return
+        first_row = self._index.series
+        for batch in filled:
+            self._check_times(batch)
+            self._index.add_series(batch.series)
+            self._samples += batch.samples
+            self._histograms += 0 if batch.histogram_at is None else int(np.count_nonzero(batch.histogram_at >= 0))
+        if any(batch.histograms is not None for batch in filled):
+            filled = [_join(filled)]
+        words = _joined_words(filled)
+        slabs = _slabs(int(words[-1]), len(words) - 1)
+        for a, b in _rows(words, slabs * PAGE_WORDS):
+            for slab in _cut(_between(filled, a, b), slabs):
+                self._add_page(slab, first_row + a, first_row + b)
+
+    def _check_times(self, batch: SeriesBatch) -> None:
         low, high = int(batch.t_ms.min()), int(batch.t_ms.max())
         if low < self._meta.min_ms or high >= self._meta.max_ms:
             raise BadData(f"block {self._meta.ulid} of [{self._meta.min_ms}, {self._meta.max_ms}): samples from {low} to {high}")
-        first_row = self._index.series
-        self._index.add_series(batch.series)
-        words = _words(batch)
-        slabs = _slabs(int(words[-1]), len(words) - 1)
-        for a, b in _rows(words, slabs * PAGE_WORDS):
-            for slab in _cut(batch, a, b, slabs):
-                self._add_page(slab, first_row + a, first_row + b)
-        self._samples += batch.samples
-        self._histograms += 0 if batch.histogram_at is None else int(np.count_nonzero(batch.histogram_at >= 0))
 
     def finish(self, before_commit: Callable[[BlockMeta], None] = lambda _: None) -> BlockMeta | None:
         """Put what is left, `meta.json` last: then the block exists. None, and no object, where no sample was added.
@@ -127,8 +137,9 @@ def write_block(
         neighbours=neighbours,
         edits=edits,
     )
-    for batch in gather(batches):
-        writer.add(batch)
+    for together in _rows_of(batches):
+        writer.add(*together)
+        together.clear()  # or they would stay until the next ones are there
     return writer.finish(before_commit)
 
 
@@ -139,6 +150,11 @@ def part_name(number: int) -> str:
 
 def gather(batches: Iterable[SeriesBatch]) -> Iterator[SeriesBatch]:
     """The same series with small neighbouring batches joined, until they fill a row of pages."""
+    return map(_join, _rows_of(batches))
+
+
+def _rows_of(batches: Iterable[SeriesBatch]) -> Iterator[list[SeriesBatch]]:
+    """Neighbouring batches that fill a row of pages together."""
     waiting: list[SeriesBatch] = []
     words = series = 0
     for batch in batches:
@@ -146,10 +162,10 @@ def gather(batches: Iterable[SeriesBatch]) -> Iterator[SeriesBatch]:
             waiting.append(batch)
             words, series = words + int(_words(batch)[-1]), series + len(batch)
         if words >= GATHER_WORDS and words >= _slabs(words, series) * PAGE_WORDS:
-            yield _join(waiting)
+            yield waiting
             waiting, words, series = [], 0, 0
     if waiting:
-        yield _join(waiting)
+        yield waiting
 
 
 def _join(batches: list[SeriesBatch]) -> SeriesBatch:
@@ -179,6 +195,13 @@ def _words(batch: SeriesBatch) -> I64:
     return np.asarray(words + before - before[0])
 
 
+def _joined_words(batches: Sequence[SeriesBatch]) -> I64:
+    """As `_words`, of the series of all batches."""
+    each = [_words(batch) for batch in batches]
+    ends = np.cumsum([0, *(int(words[-1]) for words in each)])
+    return np.concatenate([[0], *(words[1:] + end for words, end in zip(each, ends[:-1], strict=True))]).astype(np.int64)
+
+
 def _slabs(words: int, series: int) -> int:
     """How many slabs of time the pages of series have that have so many numbers together."""
     return min(MAX_SLABS, max(1, round(words // (2 * series) / SLAB_SAMPLES)))
@@ -192,48 +215,72 @@ def _rows(words: I64, limit: int) -> Iterator[tuple[int, int]]:
     return pairwise(cuts)
 
 
-def _cut(batch: SeriesBatch, a: int, b: int, slabs: int) -> Iterator[SeriesBatch]:
-    """Series [a, b) of a batch in `slabs` equal slabs of time; a slab without samples is left out, a series without is kept."""
-    start, end = int(batch.offsets[a]), int(batch.offsets[b])
-    offsets, t_ms = batch.offsets[a : b + 1], batch.t_ms[start:end]
-    if slabs == 1:
-        yield _part(batch, slice(a, b), offsets - start, slice(start, end))
-        return
-    low, high = int(t_ms.min()), int(t_ms.max()) + 1
-    edges = np.array([low + (high - low) * i // slabs for i in range(slabs + 1)], np.int64)
-    rows = np.empty((slabs + 1, b - a), np.int64)
-    edge_rows(np.require(offsets, np.int64, ["C", "W"]), np.require(batch.t_ms, np.int64, ["C", "W"]), edges, rows)
-    for first, last in pairwise(rows):
-        offsets = np.concatenate([[0], np.cumsum(last - first)]).astype(np.int64)
-        if offsets[-1]:
-            yield _part(batch, slice(a, b), offsets, _Ranges(first, last - first, offsets[:-1]))
+def _between(batches: Sequence[SeriesBatch], a: int, b: int) -> list[SeriesBatch]:
+    """Series [a, b) of all batches, sharing memory."""
+    starts = np.cumsum([0, *map(len, batches)]).tolist()
+    found = (
+        (batch, max(a, start) - start, min(b, stop) - start) for batch, (start, stop) in zip(batches, pairwise(starts), strict=True)
+    )
+    return [batch.between(low, high) for batch, low, high in found if low < high]
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranges:
-    """Rows first[i]:first[i]+sizes[i], put at to[i]; i64[n] each."""
+    """Rows first[i]:first[i]+sizes[i] of a batch, put at to[i]; i64[n] each."""
 
     first: I64
     sizes: I64
     to: I64
 
 
-def _part(batch: SeriesBatch, rows: slice, offsets: I64, at: slice | _Ranges) -> SeriesBatch:
-    histogram_at = None if batch.histogram_at is None else _pick(batch.histogram_at, at)
-    if histogram_at is not None and not (histogram_at >= 0).any():
+def _cut(batches: Sequence[SeriesBatch], slabs: int) -> Iterator[SeriesBatch]:
+    """All series in `slabs` equal slabs of time, without labels; a slab without samples is left out, a series without is kept."""
+    if slabs == 1 and len(batches) == 1:
+        yield replace(batches[0], histograms=None if _no_histograms(batches[0].histogram_at) else batches[0].histograms)
+        return
+    low, high = min(int(batch.t_ms.min()) for batch in batches), max(int(batch.t_ms.max()) for batch in batches) + 1
+    edges = np.array([low + (high - low) * i // slabs for i in range(slabs + 1)], np.int64)
+    rows = []
+    for batch in batches:
+        rows.append(np.empty((slabs + 1, len(batch)), np.int64))
+        edge_rows(np.require(batch.offsets, np.int64, ["C", "W"]), np.require(batch.t_ms, np.int64, ["C", "W"]), edges, rows[-1])
+    for slab in range(slabs):
+        sizes = [each[slab + 1] - each[slab] for each in rows]
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64)
+        if offsets[-1]:
+            to = np.split(offsets[:-1], np.cumsum([len(size) for size in sizes])[:-1])
+            at = [_Ranges(each[slab], size, place) for each, size, place in zip(rows, sizes, to, strict=True)]
+            yield _slab(batches, offsets, at)
+
+
+def _slab(batches: Sequence[SeriesBatch], offsets: I64, at: Sequence[_Ranges]) -> SeriesBatch:
+    """The rows `at` of each batch, put together. Histograms come from the only batch that has them."""
+    first = batches[0]
+    starts = [_starts(batch) for batch in batches] if any(batch.start_ms is not None for batch in batches) else []
+    histogram_at = None if first.histogram_at is None else _pick([first.histogram_at], at)
+    if _no_histograms(histogram_at):
         histogram_at = None
+    windows = [windows_of(batch) for batch in batches] if any(batch.windows is not None for batch in batches) else []
     return SeriesBatch(
-        batch.series.take(rows), offsets, _pick(batch.t_ms, at), _pick(batch.values, at),
-        batch.histograms if histogram_at is not None else None, histogram_at,
-        None if batch.start_ms is None else _pick(batch.start_ms, at),
-        windows=None if batch.windows is None else np.stack([_pick(column, at) for column in batch.windows]),
+        SeriesTable.empty(len(offsets) - 1), offsets, _pick([batch.t_ms for batch in batches], at),
+        _pick([batch.values for batch in batches], at), first.histograms if histogram_at is not None else None, histogram_at,
+        _pick(starts, at) if starts else None,
+        windows=np.stack([_pick([each[c] for each in windows], at) for c in range(len(COLUMNS))]) if windows else None,
     )  # fmt: skip
 
 
-def _pick(column: Column, at: slice | _Ranges) -> Column:
-    """The rows of a column that `at` says."""
-    if isinstance(at, slice):
-        return column[at]
-    out = np.empty(int(at.sizes.sum()), column.dtype)
-    copy_ranges(np.require(column, requirements=["C", "W"]).view(np.int64), at.first, at.sizes, out.view(np.int64), at.to)
+def _starts(batch: SeriesBatch) -> I64:
+    return np.zeros(batch.samples, np.int64) if batch.start_ms is None else batch.start_ms
+
+
+def _no_histograms(histogram_at: I64 | None) -> bool:
+    return histogram_at is None or not bool((histogram_at >= 0).any())
+
+
+def _pick(columns: Sequence[Column], at: Sequence[_Ranges]) -> Column:
+    """The rows of a column of each batch that `at` says."""
+    out = np.empty(sum(int(ranges.sizes.sum()) for ranges in at), columns[0].dtype)
+    for column, ranges in zip(columns, at, strict=True):
+        bits = np.require(column, requirements=["C", "W"]).view(np.int64)
+        copy_ranges(bits, ranges.first, ranges.sizes, out.view(np.int64), ranges.to)
     return out

@@ -3,25 +3,26 @@
 Blocks of a closed window of time are merged, the widest window first: 2 h blocks become one of 12 h, 24 h, 7 d, 28 d. Overlapping
 blocks (replicas, late samples, backfill) are merged like neighbours, for merging is idempotent.
 
-`run` streams. It holds a batch of each source, BATCH_WORDS in all or one page row of each (1 MiB of a block of a day, at most
-64 MiB), about four times over while they are merged; and of the result one pages object (64 MiB) and the index, 4 bytes a label of
-each series.
+`run` streams. Of the sources it holds a batch of BATCH_WORDS numbers (16 MiB, or one series if that has more), about four times
+over where sources overlap and are merged, and PAGE_CACHE_BYTES of opened pages, for rows of pages are longer; of the result
+a row of pages (at most 128 MiB), a pages object twice (64 MiB) and the index, 4 bytes a label of each series.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
 from tsdb.block.block import Block
 from tsdb.block.meta import BlockMeta
 from tsdb.block.part_cache import PartCache
+from tsdb.block.run import MAX_UNION_SERIES, BlockPiece, BlockRun
 from tsdb.block.writer import write_block
 from tsdb.bucket.bucket import Bucket
 from tsdb.compaction.lineage import live_blocks, sources_of
 from tsdb.compaction.tombstones import Tombstone, bury, touching
 from tsdb.merge import merge_streams
-from tsdb.model.errors import BadData, Corrupt, NotFound
+from tsdb.model.errors import BadData, Corrupt
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
 
@@ -38,8 +39,9 @@ MAX_SAMPLES = 20_000_000_000
 SMALL_BYTES = 32 << 20
 LOPSIDED = 8
 """A block this many times larger than all that would be merged into it, and not small, is left alone until they have grown."""
-BATCH_WORDS = 1 << 20
-"""Numbers that all sources together hold in memory, where their page rows are that small."""
+BATCH_WORDS = 2 << 20
+"""Numbers that all sources together hold in memory."""
+PAGE_CACHE_BYTES = 32 << 20
 INDEX_CACHE_BYTES = 32 << 20
 
 
@@ -158,15 +160,32 @@ def read_sources(
     end_ms: int = MAX_MS,
 ) -> Iterator[SeriesBatch]:
     """All that is left of a job's sources in [start_ms, end_ms), merged; other arguments and errors as of `run`."""
-    cache = PartCache(INDEX_CACHE_BYTES)
-    words = BATCH_WORDS // len(job.sources)
-    streams = [
-        _read(Block(bucket, meta, cache, batch_words=words), [*touching(meta, tombstones), *expired], start_ms, end_ms)
-        for meta in job.sources
-    ]
+    cache, pages = PartCache(INDEX_CACHE_BYTES), PartCache(PAGE_CACHE_BYTES)
+    runs = chains(job.sources, apart=any(touching(meta, tombstones) for meta in job.sources))
+    selection = Selection((), start_ms, end_ms, job.resolution_ms)
+    words = BATCH_WORDS // len(runs)
+    streams = []
+    for chain in runs:
+        pieces = tuple(BlockPiece(Block(bucket, meta, cache, page_cache=pages), meta.min_ms, meta.max_ms) for meta in chain)
+        blocks = BlockRun(pieces, cache, damage=_fail, batch_words=words)
+        streams.append(_read(blocks, selection, [*touching(chain[0], tombstones), *expired]))
     for batch in streams[0] if len(streams) == 1 else merge_streams(streams):
         proceed()
         yield batch
+
+
+def chains(sources: Sequence[BlockMeta], *, apart: bool) -> list[list[BlockMeta]]:
+    """The sources in as few runs as need no merging: blocks of rising time without overlap. One each, if they must be read `apart`,
+    or have so many series that their labels cannot be held at once."""
+    runs: list[list[BlockMeta]] = []
+    apart = apart or sum(meta.series for meta in sources) > MAX_UNION_SERIES
+    for meta in sorted(sources, key=lambda meta: (meta.min_ms, meta.max_ms)):
+        fit = None if apart else next((chain for chain in runs if chain[-1].max_ms <= meta.min_ms), None)
+        if fit is None:
+            runs.append([meta])
+        else:
+            fit.append(meta)
+    return runs
 
 
 def edits_of(job: Job, tombstones: Sequence[Tombstone]) -> tuple[str, ...]:
@@ -237,11 +256,11 @@ def _worth_merging(blocks: list[BlockMeta]) -> list[BlockMeta]:
     return [meta for meta in blocks if meta is not largest] if dwarfs else blocks
 
 
-def _read(block: Block, tombstones: Sequence[Tombstone], start_ms: int, end_ms: int) -> Iterator[SeriesBatch]:
-    """All that is left of a source in [start_ms, end_ms); SourceFailed where it cannot be read."""
-    meta = block.meta
-    try:
-        for batch in block.select(Selection((), start_ms, end_ms, meta.resolution_ms)):
-            yield bury(batch, tombstones, resolution_ms=meta.resolution_ms)
-    except (Corrupt, NotFound, BadData) as error:
-        raise SourceFailed(meta.ulid, error) from error
+def _read(blocks: BlockRun, selection: Selection, tombstones: Sequence[Tombstone]) -> Iterator[SeriesBatch]:
+    """All that is left of a run of sources; SourceFailed where one cannot be read."""
+    for batch in blocks.select(selection):
+        yield bury(replace(batch, resolution_ms=selection.resolution_ms), tombstones, resolution_ms=selection.resolution_ms)
+
+
+def _fail(ulid: str, error: Exception) -> str:
+    raise SourceFailed(ulid, error) from error

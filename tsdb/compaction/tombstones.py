@@ -73,6 +73,8 @@ def bury(batch: SeriesBatch, tombstones: Sequence[Tombstone], *, resolution_ms: 
 
     Of downsampled samples every window goes that overlaps a deleted range: no part of what was deleted is told.
     """
+    if not tombstones:
+        return batch
     keep = np.ones(batch.samples, bool)
     first_ms = batch.t_ms - (resolution_ms - 1 if resolution_ms else 0)
     for one in tombstones:
