@@ -21,7 +21,7 @@ from tsdb.block.run import BlockPiece, BlockRun
 from tsdb.block.value_cache import ValueCache
 from tsdb.bucket.bucket import Bucket, PrefixBucket
 from tsdb.compaction.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
-from tsdb.compaction.coverage import Piece, cover, layers
+from tsdb.compaction.coverage import Piece, cover
 from tsdb.compaction.tombstones import BuriedSource, Tombstone
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData
@@ -215,7 +215,7 @@ class _TenantSource:
         sources: list[Source] = []
         coverage = cover([block.meta for block in known.live], selection)
         plain = [piece for piece in coverage.pieces if piece.meta.resolution_ms == 0 and not tombstones[piece.meta.ulid]]
-        sources += [self._run(pieces) for pieces in layers(plain)]
+        sources += [self._run(plain)] if plain else []
         others = [piece for piece in coverage.pieces if piece.meta.resolution_ms or tombstones[piece.meta.ulid]]
         for piece in (*others, *(coverage.coarser_only if labels_only else ())):
             meta, buried = piece.meta, tombstones[piece.meta.ulid]

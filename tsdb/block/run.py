@@ -1,6 +1,6 @@
-"""Raw blocks that follow one another in time as one `Source`: every page is decoded once, to where its samples stand in the answer.
+"""Raw blocks as one `Source`: every page is decoded once, to where its samples stand in the answer.
 
-Nothing is merged: which series there are is known from the indexes, and of each series the blocks have samples one after another.
+Which series there are is known from the indexes. Where of each series the blocks have samples one after another, nothing is merged.
 """
 
 from collections import deque
@@ -53,7 +53,7 @@ class BlockPiece:
 
 @dataclass(frozen=True, slots=True)
 class BlockRun:
-    """Pieces of raw blocks, by rising time and without overlap.
+    """Pieces of raw blocks, by their start. They may overlap: blocks that were cut before and after late samples do, seldom in samples.
 
     What all have of a selection's labels is kept in `cache`. Batches are decoded ahead in `executor`, if there is one. A block that
     turns out damaged or gone is left out and told of by `damage`; without that its error is raised.
@@ -63,6 +63,11 @@ class BlockRun:
     cache: PartCache = field(default_factory=PartCache)
     executor: Executor | None = None
     damage: Damage | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether no piece begins before the one before it ends."""
+        return all(one.end_ms <= other.start_ms for one, other in pairwise(self.pieces))
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`."""
@@ -111,7 +116,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Take:
-    """What a batch takes of a page, by its number in the directory: its series `local` i64[r], which are `rows` i64[r] of the batch."""
+    """What a batch takes of the page of that number in the directory: its series `local` i64[r] are `rows` i64[r] of the batch."""
 
     page: int
     local: I64
@@ -225,7 +230,8 @@ class _Reading:
     def _join(self, table: SeriesTable, loaded: list[_Loaded], executor: Executor | None) -> SeriesBatch:
         """The batch of the series `table`."""
         found = [self.attempt(one.member.piece, partial(_shares, one)) for one in loaded]
-        return join_shares(table, [share for shares in found for part in shares for share in part], executor)
+        shares = [share for shares in found for part in shares for share in part]
+        return join_shares(table, shares, executor, apart=self.run.apart)
 
 
 def _members(reading: _Reading, selection: Selection) -> list[_Member]:
