@@ -18,9 +18,10 @@ from tsdb.block.block import Block
 from tsdb.block.meta import BlockMeta
 from tsdb.block.part_cache import PartCache
 from tsdb.block.run import BlockPiece, BlockRun
+from tsdb.block.value_cache import ValueCache
 from tsdb.bucket.bucket import Bucket, PrefixBucket
 from tsdb.compaction.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
-from tsdb.compaction.coverage import Piece, cover, layers
+from tsdb.compaction.coverage import Piece, cover
 from tsdb.compaction.tombstones import BuriedSource, Tombstone
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData
@@ -37,7 +38,7 @@ IDLE_MS = 600_000
 IGNORE_AFTER_MS = 3_600_000
 """How long a block that others replace is read after it was marked: each reader refreshes three times in it, and knows those."""
 INDEX_CACHE_BYTES, PAGE_CACHE_BYTES = 128 << 20, 256 << 20
-"""A sample of an opened page takes about 2 bytes: a hundred million of them."""
+"""Half for opened pages, of which a sample takes about 2 bytes, half for the values of those wanted again, 8 bytes each."""
 _STRIPES = 64
 """Locks over the tenants: an index is read by one thread at a time, lest an older reading replace a newer one."""
 
@@ -79,7 +80,8 @@ class StoreGateway:
     def __init__(self, bucket: Bucket, options: GatewayOptions | None = None, *, executor: Executor | None = None) -> None:
         self.options = options or GatewayOptions()
         self.index_cache = PartCache(self.options.index_cache_bytes)
-        self.page_cache = PartCache(self.options.page_cache_bytes)
+        self.page_cache = PartCache(self.options.page_cache_bytes // 2)
+        self.value_cache = ValueCache(self.options.page_cache_bytes // 2)
         self._bucket, self.executor = bucket, executor
         self._lock = threading.Lock()
         self._loading = [threading.Lock() for _ in range(_STRIPES)]
@@ -151,8 +153,9 @@ class StoreGateway:
             block = self._open.get(key)
             if block is None or block.meta is not meta:
                 block = self._open[key] = Block(
-                    PrefixBucket(self._bucket, tenant), meta, self.index_cache, self.executor, page_cache=self.page_cache
-                )
+                    PrefixBucket(self._bucket, tenant), meta, self.index_cache, self.executor,
+                    page_cache=self.page_cache, value_cache=self.value_cache,
+                )  # fmt: skip
             self._open.move_to_end(key)
             if len(self._open) > self.options.max_open_blocks:
                 self._open.popitem(last=False)
@@ -212,7 +215,7 @@ class _TenantSource:
         sources: list[Source] = []
         coverage = cover([block.meta for block in known.live], selection)
         plain = [piece for piece in coverage.pieces if piece.meta.resolution_ms == 0 and not tombstones[piece.meta.ulid]]
-        sources += [self._run(pieces) for pieces in layers(plain)]
+        sources += [self._run(plain)] if plain else []
         others = [piece for piece in coverage.pieces if piece.meta.resolution_ms or tombstones[piece.meta.ulid]]
         for piece in (*others, *(coverage.coarser_only if labels_only else ())):
             meta, buried = piece.meta, tombstones[piece.meta.ulid]

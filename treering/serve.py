@@ -27,8 +27,8 @@ from tsdb.model.errors import TreeringError, Unavailable
 
 log = logging.getLogger("treering.serve")
 
-LARGEST_REUSED_BYTES = (32 << 20) - 4096
-"""glibc's own upper bound for that threshold."""
+LARGEST_REUSED_BYTES = (32 << 20) - 8192
+"""glibc's own upper bound for that threshold is 32 MiB with the block's header, by whole pages; a block above it raises nothing."""
 
 GC_THRESHOLD = 20_000
 """New objects before the collector looks; requests leave no cycles, so the default of 700 finds nothing, often."""

@@ -73,6 +73,14 @@ class PageColumns:
 
 
 @dataclass(frozen=True, slots=True)
+class PageValues:
+    """The values f64[m] of all series of a page, decoded; those of series i are at[i]:at[i+1], at i64[n+1]."""
+
+    values: F64
+    at: I64
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """An opened page: its times are decoded, its other columns are not.
 
@@ -99,6 +107,11 @@ class Page:
         return len(self.time_ref)
 
     @property
+    def samples(self) -> int:
+        """How many samples all series have together."""
+        return int(np.diff(self.time_at)[self.time_ref].sum())
+
+    @property
     def size_bytes(self) -> int:
         """What it takes in memory."""
         arrays = (self.times, self.time_at, self.time_ref, self.lengths, self.descriptors, self.streams, self.position, self.exact)
@@ -121,6 +134,14 @@ class Page:
     def copy_values(self, low: I64, high: I64, to: I64, out: F64) -> None:
         """Values of samples low:high of each series into out from `to` on; to < 0 skips the series."""
         _decode(self, self._values_from(), low, high, to, out.view(np.int64))
+
+    def whole_values(self) -> PageValues:
+        """The values of all series."""
+        lengths = np.diff(self.time_at)[self.time_ref]
+        at = _starts(lengths)
+        values = np.empty(int(at[-1]))
+        self.copy_values(np.zeros(len(self), np.int64), lengths, at[:-1], values)
+        return PageValues(values, at)
 
     def copy_windows(self, low: I64, high: I64, to: I64, out: F64) -> None:
         """Values and window columns like `copy_values`, into the rows of out f64[13, m]."""
@@ -293,6 +314,13 @@ def _code(
     groups = np.repeat(np.arange(len(group_sizes)), group_sizes)
     streams, classes = encode_columns(columns, offsets, groups, descriptors, neighbours)
     return _Coded(descriptors, streams, classes, position, exact)
+
+
+def _starts(lengths: I64) -> I64:
+    """i64[n+1]: where each of n runs of these lengths begins, and the end."""
+    at = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=at[1:])
+    return at
 
 
 def _plain(array: npt.NDArray[Number], dtype: type[Number]) -> npt.NDArray[Number]:
