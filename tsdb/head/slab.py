@@ -74,7 +74,7 @@ class Slab:
 def seal(log: Snapshot, metric: I32, before: Slab | None) -> Slab:
     """All samples of a log as a slab; `before` is one whose keys may be the same. About 25 ns a sample."""
     keys = np.sort(keys_of(np.flatnonzero(log.last >= 0).astype(np.int32), metric))
-    counts = np.bincount(log.columns.ref[: log.count], minlength=len(log.last))[refs_of(keys)]
+    counts = log.sizes()[refs_of(keys)]
     page = (np.cumsum(counts) - 1) // PAGE_SAMPLES
     bounds = np.flatnonzero(np.diff(page)) + 1
     pages = []
