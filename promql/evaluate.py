@@ -7,6 +7,7 @@ elsewhere: `window` and `select` read samples; `functions`, `aggregate` and `bin
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -171,7 +172,8 @@ def _aggregate(ev: Evaluation, node: Aggregate, steps: Steps) -> Value:
     if not aggregate.folds(node.op) or not _flows(ev, node.expr, steps):
         param = None if node.param is None else evaluate(ev, node.param, steps)
         assert not isinstance(param, Matrix), "the parser lets no vector be a parameter"
-        return aggregate.aggregate(node, _matrix(evaluate(ev, node.expr, steps)), param, ev.notes)
+        value, check = _matrix(evaluate(ev, node.expr, steps)), partial(check_deadline, ev)
+        return aggregate.aggregate(node, value, param, ev.notes, check)
     accumulator = aggregate.Accumulator.start(node, steps)
     for matrix in stream(ev, node.expr, steps):
         hold(ev, matrix.values.size)
