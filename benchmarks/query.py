@@ -57,6 +57,8 @@ MORE = {
 """Twelve more, for the wide comparison."""
 
 
+ANSWER_S = 3_600
+"""How long a peer may take for one answer."""
 SETTLE_S = 5
 """After the load: merges and compactions that it set off are done then."""
 QUIET_S = 70
@@ -150,7 +152,7 @@ def ask(programs: dict[str, Program], text: str, start_ms: int, end_ms: int, cho
 
 def post(program: Program, body: str) -> bytes:
     """The answer to a range query, unpacked. RuntimeError unless it is a success."""
-    connection = http.client.HTTPConnection(program.url.removeprefix("http://"), timeout=300)
+    connection = http.client.HTTPConnection(program.url.removeprefix("http://"), timeout=ANSWER_S)
     connection.request("POST", "/api/v1/query_range", body, {"Content-Type": "application/x-www-form-urlencoded"})
     response = connection.getresponse()
     data = response.read()

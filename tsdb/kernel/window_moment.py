@@ -25,7 +25,7 @@ def sums(own, lows, highs, longest, scratch, out):
     total[:] = 0.0
     rest[:] = 0.0
     for i in range(longest):
-        _pick(own, lows, highs, i, x)
+        pick(own, lows, highs, i, x)
         _add_each(x, total, rest)
     for j in range(len(lows)):
         out[j] = total[j] if np.isinf(total[j]) else total[j] + rest[j]
@@ -39,7 +39,7 @@ def means(own, lows, highs, longest, scratch, out):
         total[:] = ABSENT
         rest[:] = 0.0
         for i in range(longest):
-            _pick(own, lows, highs, i, x)
+            pick(own, lows, highs, i, x)
             _add_each(x, total, rest)
         for j in range(len(lows)):
             count = np.float64(highs[j] - lows[j])
@@ -91,8 +91,8 @@ def regressions(predict, own, own_ms, lows, highs, longest, origins_ms, seconds,
     for j in range(len(lows)):
         origin[j] = float(origins_ms[j])
     for i in range(longest):
-        _pick(own, lows, highs, i, y)
-        _pick(own_ms, lows, highs, i, xy)
+        pick(own, lows, highs, i, y)
+        pick(own_ms, lows, highs, i, xy)
         for j in range(len(y)):
             xy[j] = (xy[j] - origin[j]) / 1000.0 * y[j]
         _add_each(y, y_sum, y_rest)
@@ -120,7 +120,7 @@ def _count_changes(own, changes):
 
 
 @register_jitable(error_model="numpy")
-def _pick(own, lows, highs, i, x):
+def pick(own, lows, highs, i, x):
     """x[j] is the i-th sample of window j, or what leaves every sum as it is."""
     for j in range(len(lows)):
         x[j] = own[np.uint64(lows[j] + i)] if lows[j] + i < highs[j] else ABSENT

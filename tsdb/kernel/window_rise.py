@@ -6,6 +6,10 @@ from numba.extending import register_jitable
 
 from tsdb.kernel.aggregate import ABSENT
 from tsdb.kernel.window import first_row, interpolate, resets_by_start, same_times, slide, sweep
+from tsdb.kernel.window_moment import FEWEST, pick
+
+RARE = 16
+"""Less than one reset in so many samples: of most windows nothing is looked at but their ends."""
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -22,7 +26,7 @@ def counter_windows(counter, per_second, range_s, offsets, t_ms, values, started
         return
     k = len(ends_ms)
     lows, highs, firsts, lasts = np.empty(k, np.int64), np.empty(k, np.int64), np.empty(k, np.uint64), np.empty(k, np.uint64)
-    terms = np.empty((4, k))
+    terms, scratch = np.empty((4, k)), np.empty((2, k))
     lost = np.empty(0)
     known, size = np.int64(0), np.int64(-1)
     for s in range(len(offsets) - 1):
@@ -42,7 +46,7 @@ def counter_windows(counter, per_second, range_s, offsets, t_ms, values, started
         elif _falls(own):
             if len(lost) < size:
                 lost = np.empty(size)
-            _rises_with_resets(per_second, range_s, own, lows, highs, terms, lost[:size], row)
+            _rises_with_resets(per_second, range_s, own, lows, highs, terms, lost[:size], scratch, row)
         else:
             _rises(per_second, range_s, own, firsts, lasts, terms[0], terms[1], terms[2], terms[3], row)
 
@@ -105,24 +109,34 @@ def _rises(per_second, range_s, own, firsts, lasts, sampled, to_start, to_end, f
 
 
 @register_jitable(error_model="numpy")
-def _rises_with_resets(per_second, range_s, own, lows, highs, terms, lost, out):
-    """The windows of one series; lost f64[m] is scratch."""
+def _rises_with_resets(per_second, range_s, own, lows, highs, terms, lost, scratch, out):
+    """The windows of one series; lost f64[m] and scratch f64[2, k] are scratch."""
     before, after, behind = own[:-1], own[1:], lost[1:]
+    resets = 0
     for i in range(len(before)):
         behind[i] = before[i] if after[i] < before[i] else ABSENT
-    scan = 0
+        resets += after[i] < before[i]
+    x, delta = scratch[0], scratch[1]
+    longest = 0
     for j in range(len(lows)):
-        low, high = lows[j], highs[j]
-        if high - low < 2:
-            continue
-        delta = own[high - 1] - own[low]
-        # scan is the first reset behind low, or high: while it is high, nothing needs adding
-        scan = max(scan, low + 1)
-        while scan < high and not own[scan] < own[scan - 1]:
-            scan += 1
-        for i in range(scan, high):
-            delta += lost[i]
-        out[j] = _rise(per_second, range_s, delta, own[low], terms[0, j], terms[1, j], terms[2, j], terms[3, j])
+        longest = max(longest, highs[j] - lows[j])
+        delta[j] = own[highs[j] - 1] - own[lows[j]] if highs[j] > lows[j] else 0.0
+    if resets * RARE > len(own) and len(lows) >= FEWEST:  # no counter: what lies between its resets is not worth looking for
+        for i in range(1, longest):
+            pick(lost, lows, highs, i, x)
+            for j in range(len(x)):
+                delta[j] += x[j]
+    else:
+        scan = 0
+        for j in range(len(lows)):
+            # scan is the first reset behind low, or high: while it is high, nothing needs adding
+            scan = max(scan, lows[j] + 1)
+            while scan < highs[j] and not own[scan] < own[scan - 1]:
+                scan += 1
+            for i in range(scan, highs[j]):
+                delta[j] += lost[i]
+    for j in range(len(lows)):
+        out[j] = _rise(per_second, range_s, delta[j], own[min(lows[j], len(own) - 1)], terms[0, j], terms[1, j], terms[2, j], terms[3, j])
 
 
 @register_jitable(error_model="numpy")
