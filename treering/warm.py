@@ -1,9 +1,9 @@
 """Compile or load kernels before the first request: small journeys through a throw-away store.
 
 Until all kernels are compiled, each start shares the work with a helper process: the server takes those of memory and of answers,
-the helper those of the wire and of most windows, half of the time each. Then the server is ready, and the helper goes on with those of
-blocks and with rare ones, which are first needed later; Numba's cache on disk brings them together. The helper leaves a mark beside
-them when all are there, so that a start after an upgrade, or after one that was cut short, shares the work again.
+the helper those of the wire and of most windows, half of the time each. Then the server is ready, and the helper goes on with those
+of blocks and with rare ones, which are first needed later; Numba's cache on disk brings them together. The helper leaves a mark
+beside them when all are there, so that a start after an upgrade, or after one that was cut short, shares the work again.
 """
 
 import gc
