@@ -155,7 +155,7 @@ def _listen(config: Config) -> socket.socket:
 
 
 def _compile_once(say: Callable[[str], None]) -> "subprocess.Popen[bytes] | None":
-    notice = threading.Timer(1.5, say, ["Compiling kernels for this machine, once: about ten seconds ..."])
+    notice = threading.Timer(1.5, say, ["Compiling kernels for this machine, once: some ten seconds ..."])
     notice.start()
     try:
         return warm_kernels()
