@@ -25,8 +25,10 @@ class Share:
     end_ms: int
 
 
-def join_shares(table: SeriesTable, shares: Sequence[Share], executor: Executor | None = None) -> SeriesBatch:
-    """The batch of those series of `table` that have samples in the shares.
+def join_shares(
+    table: SeriesTable, shares: Sequence[Share], executor: Executor | None = None, *, keep_empty: bool = False
+) -> SeriesBatch:
+    """The batch of those series of `table` that have samples in the shares, or of all where `keep_empty` (no histograms).
 
     Shares of one series come by rising time and do not overlap. About 4 ns a sample, shared among the executor's threads.
     """
@@ -53,7 +55,7 @@ def join_shares(table: SeriesTable, shares: Sequence[Share], executor: Executor 
         decode(placed)
     windows = columns[1:] if len(columns) > 1 else None
     batch = SeriesBatch(table, offsets, t_ms, columns[0], start_ms=start_ms, windows=windows)
-    return batch if counts.all() else _drop_empty(batch, counts)
+    return batch if keep_empty or counts.all() else _drop_empty(batch, counts)
 
 
 @dataclass(frozen=True, slots=True)
