@@ -128,7 +128,7 @@ def _repeat(work: Callable[[], None], name: str, *, every_s: float, stop: thread
 
 
 def _keep_freed_memory() -> None:
-    """Make the C allocator reuse arrays of up to 8 MiB instead of giving them back to the system after each request.
+    """Make the C allocator reuse arrays of up to 16 MiB instead of giving them back to the system after each request.
 
     glibc raises its threshold to the largest block it has seen freed; without that, faulting the pages in again took nearly
     half of the time of decoding a write.

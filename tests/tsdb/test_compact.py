@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tsdb.batches import grid_batch, same_samples, samples_of
-from tsdb.block.block import Block, write_block
+from tsdb.block.block import Block, verify_block, write_block
 from tsdb.block.meta import META, BlockMeta, ObjectMeta, new_ulid
 from tsdb.bucket.bucket import FolderBucket
 from tsdb.compaction.compact import (
@@ -240,16 +240,36 @@ def test_memory_does_not_grow_with_the_blocks(tmp_path: Path, monkeypatch: pytes
     assert peaks[1] < 48 << 20, np.array(peaks) / 2**20
 
 
-def test_memory_of_long_rows_is_one_row_and_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four blocks that follow one another, of 60 MiB of samples together; a row of the result has 64 pages of 128 KiB."""
-    monkeypatch.setattr("tsdb.block.writer.PAGE_WORDS", 16 << 10)
-    monkeypatch.setattr("tsdb.block.writer.GATHER_WORDS", 16 << 10)
-    monkeypatch.setattr("tsdb.compaction.compact.BATCH_WORDS", 256 << 10)
-    monkeypatch.setattr("tsdb.compaction.compact.PAGE_CACHE_BYTES", 1 << 20)
+def test_memory_of_long_rows_is_a_part_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four blocks that follow one another, of 60 MiB of samples together, in rows of 62 pages of 1 MiB, of which 8 are held."""
+    monkeypatch.setattr("tsdb.block.writer.PAGE_WORDS", 128 << 10)
+    monkeypatch.setattr("tsdb.compaction.strips.MAX_SLABS", 8)
     bucket = FolderBucket(tmp_path)
     metas = [write(bucket, i, grid_batch(60, 16_000, start_ms=i * 16_000 * 15_000, seed=i)) for i in range(4)]
-    row_bytes = 64 * (16 << 10) * 8
-    assert peak_of_merge(bucket, metas, 0) < 2.5 * row_bytes
+    assert peak_of_merge(bucket, metas, 0) < 20 << 20
+
+
+def test_rows_written_in_strips_hold_what_the_sources_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Series that come and go, and a gap between the blocks that is longer than a strip."""
+    monkeypatch.setattr("tsdb.block.writer.PAGE_WORDS", 4000)
+    monkeypatch.setattr("tsdb.block.writer.SLAB_SAMPLES", 20)
+    monkeypatch.setattr("tsdb.compaction.strips.MAX_SLABS", 3)
+    bucket = FolderBucket(tmp_path)
+    parts = [
+        grid_batch(200, 50, start_ms=0, seed=1),
+        grid_batch(300, 70, start_ms=50 * 15_000, seed=2),
+        grid_batch(100, 60, start_ms=400 * 15_000, seed=3),
+    ]
+    metas = [write(bucket, i, part) for i, part in enumerate(parts)]
+    meta = run(Job(Kind.MERGE, tuple(metas)), bucket, ulid=ulid(9))
+    assert meta is not None and meta.samples == sum(part.samples for part in parts)
+    assert same_samples(read(bucket, meta), merge_batches(parts))
+    assert verify_block(bucket, meta) == []
+    path = tmp_path / metas[1].ulid / "pages-000000"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(SourceFailed) as failed:
+        run(Job(Kind.MERGE, tuple(metas)), bucket, ulid=ulid(10))
+    assert failed.value.ulid == metas[1].ulid
 
 
 def test_sources_are_read_in_as_few_runs_as_need_no_merging(tmp_path: Path) -> None:

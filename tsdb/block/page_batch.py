@@ -32,9 +32,14 @@ class Share:
 
 
 def join_shares(
-    table: SeriesTable, shares: Sequence[Share], executor: Executor | None = None, *, apart: bool = True
+    table: SeriesTable,
+    shares: Sequence[Share],
+    executor: Executor | None = None,
+    *,
+    apart: bool = True,
+    keep_empty: bool = False,
 ) -> SeriesBatch:
-    """The batch of those series of `table` that have samples in the shares.
+    """The batch of those series of `table` that have samples in the shares, or of all where `keep_empty` (no histograms).
 
     Shares of one series come by rising time and do not overlap; if the caller does not know that (`apart`), it is found out, and
     those that do are merged. About 4 ns a sample, 2 if it is decoded, shared among the executor's threads.
@@ -67,7 +72,7 @@ def join_shares(
         fill(placed)
     windows = columns[1:] if len(columns) > 1 else None
     batch = SeriesBatch(table, offsets, t_ms, columns[0], start_ms=start_ms, windows=windows)
-    return batch if counts.all() else _drop_empty(batch, counts)
+    return batch if keep_empty or counts.all() else _drop_empty(batch, counts)
 
 
 def _layers(shares: Sequence[Share], count: int) -> list[list[Share]]:

@@ -29,7 +29,7 @@ PAGE_WORDS = 256 << 10
 """Numbers in one page: 128 K samples of time and value, about 11 KB stored. With half as many, fewer series that resemble each
 other meet in a page, and blocks are 4 % larger."""
 MAX_SLABS = 64
-"""A row of pages has at most 64 × PAGE_WORDS numbers, 128 MiB; longer series get longer slabs of fewer series."""
+"""A row that is added whole has at most 64 pages, 128 MiB of numbers; longer series get longer slabs of fewer series."""
 MAX_PART_BYTES = 32 << 20
 """A pages object is put when it has this size: what a bucket holds in memory at once."""
 GATHER_WORDS = 1 << 20
@@ -69,10 +69,30 @@ class BlockWriter:
         if any(batch.histograms is not None for batch in filled):
             filled = [_join(filled)]
         words = _joined_words(filled)
-        slabs = _slabs(int(words[-1]), len(words) - 1)
-        for a, b in _rows(words, slabs * PAGE_WORDS):
+        slabs = min(MAX_SLABS, slabs_of(int(words[-1]), len(words) - 1))
+        for a, b in row_edges(words, slabs):
             for slab in _cut(_between(filled, a, b), slabs):
                 self._add_page(slab, first_row + a, first_row + b)
+
+    def add_all(self, batches: Iterable[SeriesBatch]) -> None:
+        """Append whole series, as many together as fill a row of pages; errors as of `add`."""
+        for together in _rows_of(batches):
+            self.add(*together)
+            together.clear()  # or they would stay until the next ones are there
+
+    def add_row(self, series: SeriesTable, strips: Iterable[SeriesBatch]) -> None:
+        """Append whole series that share their pages, a stretch of rising time after another, floats only; BadData as by `add`.
+
+        Each strip has all the series, with or without samples. Only one of them need be in memory.
+        """
+        first_row = self._index.series
+        self._index.add_series(series)
+        for strip in strips:
+            if strip.samples:
+                self._check_times(strip)
+                self._samples += strip.samples
+                for slab in _cut([strip], slabs_of(int(_words(strip)[-1]), int(np.count_nonzero(np.diff(strip.offsets))))):
+                    self._add_page(slab, first_row, first_row + len(series))
 
     def _check_times(self, batch: SeriesBatch) -> None:
         low, high = int(batch.t_ms.min()), int(batch.t_ms.max())
@@ -161,7 +181,7 @@ def _rows_of(batches: Iterable[SeriesBatch]) -> Iterator[list[SeriesBatch]]:
         if len(batch):
             waiting.append(batch)
             words, series = words + int(_words(batch)[-1]), series + len(batch)
-        if words >= GATHER_WORDS and words >= _slabs(words, series) * PAGE_WORDS:
+        if words >= GATHER_WORDS and words >= min(MAX_SLABS, slabs_of(words, series)) * PAGE_WORDS:
             yield waiting
             waiting, words, series = [], 0, 0
     if waiting:
@@ -202,14 +222,14 @@ def _joined_words(batches: Sequence[SeriesBatch]) -> I64:
     return np.concatenate([[0], *(words[1:] + end for words, end in zip(each, ends[:-1], strict=True))]).astype(np.int64)
 
 
-def _slabs(words: int, series: int) -> int:
+def slabs_of(words: int, series: int) -> int:
     """How many slabs of time the pages of series have that have so many numbers together."""
-    return min(MAX_SLABS, max(1, round(words // (2 * series) / SLAB_SAMPLES)))
+    return max(1, round(words // (2 * series) / SLAB_SAMPLES))
 
 
-def _rows(words: I64, limit: int) -> Iterator[tuple[int, int]]:
-    """Runs [a, b) of series that have about `limit` numbers each, or of one series that has more."""
-    runs = max(1, round(int(words[-1]) / limit))
+def row_edges(words: I64, slabs: int) -> Iterator[tuple[int, int]]:
+    """Runs [a, b) of series that fill about `slabs` pages each, or of one series that fills more; words as of `_words`."""
+    runs = max(1, round(int(words[-1]) / (slabs * PAGE_WORDS)))
     marks = np.searchsorted(words[:-1], np.arange(1, runs) * (int(words[-1]) / runs))
     cuts = np.unique(np.concatenate([[0], marks, [len(words) - 1]])).tolist()
     return pairwise(cuts)

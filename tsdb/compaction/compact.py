@@ -4,8 +4,9 @@ Blocks of a closed window of time are merged, the widest window first: 2 h block
 blocks (replicas, late samples, backfill) are merged like neighbours, for merging is idempotent.
 
 `run` streams. Of the sources it holds a batch of BATCH_WORDS numbers (16 MiB, or one series if that has more), about four times
-over where sources overlap and are merged, and PAGE_CACHE_BYTES of opened pages, for rows of pages are longer; of the result
-a row of pages (at most 128 MiB), a pages object twice (64 MiB) and the index, 4 bytes a label of each series.
+over where sources overlap and are merged, and PAGE_CACHE_BYTES of opened pages, for rows of pages are longer; of the result a row
+of pages (at most 128 MiB, or 64 MiB of one that is longer: `tsdb.compaction.strips`), a pages object twice (64 MiB) and the index,
+4 bytes a label of each series.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,9 +18,10 @@ from tsdb.block.block import Block
 from tsdb.block.meta import BlockMeta
 from tsdb.block.part_cache import PartCache
 from tsdb.block.run import MAX_UNION_SERIES, BlockPiece, BlockRun
-from tsdb.block.writer import write_block
+from tsdb.block.writer import BlockWriter
 from tsdb.bucket.bucket import Bucket
 from tsdb.compaction.lineage import live_blocks, sources_of
+from tsdb.compaction.strips import Row, long_rows
 from tsdb.compaction.tombstones import Tombstone, bury, touching
 from tsdb.merge import merge_streams
 from tsdb.model.errors import BadData, Corrupt
@@ -135,9 +137,8 @@ def run(
     retention, of every source. `proceed` is called between batches and may raise to give up. The sources stay as they are.
     SourceFailed names a source that cannot be read; Unavailable.
     """
-    return write_block(
+    writer = BlockWriter(
         bucket,
-        read_sources(job, bucket, tombstones=tombstones, expired=expired, proceed=proceed),
         ulid=ulid,
         min_ms=job.min_ms,
         max_ms=job.max_ms,
@@ -145,8 +146,24 @@ def run(
         sources=tuple(sorted(frozenset[str]().union(*(sources_of(meta) for meta in job.sources)))),
         resolution_ms=job.resolution_ms,
         edits=edits_of(job, tombstones),
-        before_commit=lambda meta: check_written(bucket, meta),
     )
+    rows = None if expired else _long_rows(job, bucket, tombstones)
+    if rows is None:
+        writer.add_all(read_sources(job, bucket, tombstones=tombstones, expired=expired, proceed=proceed))
+    else:
+        for row in rows:
+            proceed()
+            writer.add_row(row.series, row.strips)
+    return writer.finish(lambda meta: check_written(bucket, meta))
+
+
+def _long_rows(job: Job, bucket: Bucket, tombstones: Sequence[Tombstone]) -> Iterator[Row] | None:
+    """The rows of the sources, where they follow one another, nothing is deleted from them, and they are too long to be held."""
+    runs = chains(job.sources, apart=any(touching(meta, tombstones) for meta in job.sources))
+    if len(runs) > 1 or any(meta.histograms for meta in job.sources):
+        return None
+    cache = PartCache(INDEX_CACHE_BYTES)
+    return long_rows([Block(bucket, meta, cache) for meta in runs[0]], SourceFailed)
 
 
 def read_sources(
