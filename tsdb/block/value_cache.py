@@ -33,7 +33,7 @@ class ValueCache:
         self._lock = Lock()
 
     def get(self, key: Key, size_bytes: int, decode: Callable[[], PageValues]) -> PageValues | None:
-        """The values of that page. Where they are not here and there is no room for size_bytes: None, and `decode` is not called."""
+        """The values of that page. Where they are not here and there is no room for size_bytes: None, without `decode`."""
         with self._lock:
             self._lookups += 1
             found = self._kept.get(key)
