@@ -60,6 +60,8 @@ class ValueCache:
 
     def _make_room(self, size_bytes: int) -> bool:
         """Whether there is room now; values long unused go for it."""
+        if size_bytes > self.limit_bytes:
+            return False
         oldest_kept = self._lookups - PATIENCE * len(self._kept)
         while self.size_bytes + size_bytes > self.limit_bytes:
             if not self._kept or next(iter(self._kept.values())).used >= oldest_kept:
