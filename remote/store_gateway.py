@@ -16,9 +16,9 @@ from remote.blocks import GuardedBlock, Stretch, Told, coarser_only, damage
 from remote.tenants import check_tenant
 from tsdb.block.block import Block
 from tsdb.block.meta import BlockMeta
+from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import PartCache
 from tsdb.block.run import BlockPiece, BlockRun
-from tsdb.block.value_cache import ValueCache
 from tsdb.bucket.bucket import Bucket, PrefixBucket
 from tsdb.compaction.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
 from tsdb.compaction.coverage import Piece, cover
@@ -38,7 +38,6 @@ IDLE_MS = 600_000
 IGNORE_AFTER_MS = 3_600_000
 """How long a block that others replace is read after it was marked: each reader refreshes three times in it, and knows those."""
 INDEX_CACHE_BYTES, PAGE_CACHE_BYTES = 128 << 20, 256 << 20
-"""Half for opened pages, of which a sample takes about 2 bytes, half for the values of those wanted again, 8 bytes each."""
 _STRIPES = 64
 """Locks over the tenants: an index is read by one thread at a time, lest an older reading replace a newer one."""
 
@@ -80,8 +79,7 @@ class StoreGateway:
     def __init__(self, bucket: Bucket, options: GatewayOptions | None = None, *, executor: Executor | None = None) -> None:
         self.options = options or GatewayOptions()
         self.index_cache = PartCache(self.options.index_cache_bytes)
-        self.page_cache = PartCache(self.options.page_cache_bytes // 2)
-        self.value_cache = ValueCache(self.options.page_cache_bytes // 2)
+        self.page_cache = PageCache(self.options.page_cache_bytes)
         self._bucket, self.executor = bucket, executor
         self._lock = threading.Lock()
         self._loading = [threading.Lock() for _ in range(_STRIPES)]
@@ -153,9 +151,8 @@ class StoreGateway:
             block = self._open.get(key)
             if block is None or block.meta is not meta:
                 block = self._open[key] = Block(
-                    PrefixBucket(self._bucket, tenant), meta, self.index_cache, self.executor,
-                    page_cache=self.page_cache, value_cache=self.value_cache,
-                )  # fmt: skip
+                    PrefixBucket(self._bucket, tenant), meta, self.index_cache, self.executor, page_cache=self.page_cache
+                )
             self._open.move_to_end(key)
             if len(self._open) > self.options.max_open_blocks:
                 self._open.popitem(last=False)

@@ -14,6 +14,7 @@ from tests.tsdb.test_block import Memory
 from tsdb.block import run as block_run
 from tsdb.block import writer as block_writer
 from tsdb.block.block import Block, BlockMeta, new_ulid, write_block
+from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import PartCache
 from tsdb.block.run import BlockPiece, BlockRun
 from tsdb.merge import MergeSource, merge_batches
@@ -40,7 +41,7 @@ def written(bucket: Memory, batches: Sequence[SeriesBatch]) -> list[BlockMeta]:
 
 
 def run_of(bucket: Memory, metas: Sequence[BlockMeta], **options) -> BlockRun:
-    cache, pages = PartCache(), PartCache()
+    cache, pages = PartCache(), PageCache(1 << 20)
     pieces = tuple(BlockPiece(Block(bucket, meta, cache, page_cache=pages), meta.min_ms, meta.max_ms) for meta in metas)
     return BlockRun(pieces, cache, **options)
 

@@ -26,8 +26,8 @@ from tsdb.block.meta import (
 )
 from tsdb.block.page import Page, PageValues, open_page
 from tsdb.block.page_batch import Share, join_shares
+from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import Key, PartCache
-from tsdb.block.value_cache import ValueCache
 from tsdb.block.writer import BlockWriter, part_name, write_block
 from tsdb.bucket.bucket import Bucket
 from tsdb.model.errors import BadData, Corrupt, NotFound
@@ -46,8 +46,6 @@ BATCH_SERIES = 4096
 GAP_BYTES = 64 << 10
 """Two wanted pages with less between them are read at once: a request to S3 costs more than so many bytes."""
 REQUEST_BYTES = 8 << 20
-KEEP_FROM = 16
-"""The values of a page are kept if one in so many of its series is wanted: decoding fewer by themselves takes less time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +61,8 @@ class Cell:
 class Block:
     """The samples of one block as a `Source`; reads only what a selection needs, and checks every byte that it reads.
 
-    Index parts are kept in `cache`, opened pages in `page_cache` and the values of those that are wanted again in `value_cache`,
-    which many blocks may share; reads of one batch run in `executor` if there is one.
+    Index parts are kept in `cache` and pages in `page_cache`, which many blocks may share; reads of one batch run in `executor` if
+    there is one.
     Errors: Corrupt naming object and offset, NotFound where an object is gone, Unavailable.
     """
 
@@ -73,8 +71,7 @@ class Block:
     cache: PartCache = field(default_factory=PartCache)
     executor: Executor | None = None
     batch_words: int = BATCH_WORDS
-    page_cache: PartCache | None = None
-    value_cache: ValueCache | None = None
+    page_cache: PageCache | None = None
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`. A downsampled block gives its windows, whatever resolution is asked for."""
@@ -149,16 +146,11 @@ class Block:
         """The page that `load_pages` gave; keeps it opened."""
         if isinstance(loaded, Page):
             return loaded
-        page = open_page(loaded)
-        if self.page_cache is not None:
-            self.page_cache.keep(self._page_keys([number])[0], page, page.size_bytes)
-        return page
+        return open_page(loaded) if self.page_cache is None else self.page_cache.open(self._page_keys([number])[0], loaded)
 
     def kept_values(self, number: int, page: Page, wanted: int) -> PageValues | None:
-        """The values of a page that was read before and of which so many series are wanted now; None where they are not kept."""
-        if self.value_cache is None or page.layout is not None or page.names or wanted * KEEP_FROM < len(page):
-            return None
-        return self.value_cache.get(self._page_keys([number])[0], 8 * page.samples, page.whole_values)
+        """The values of a page that was known before and of which so many series are wanted; None where they are not kept."""
+        return None if self.page_cache is None else self.page_cache.values_of(self._page_keys([number])[0], page, wanted)
 
     def _page_keys(self, numbers: Sequence[int]) -> list[Key]:
         """Two buckets may hold blocks of one name: the checksum of the index tells them apart."""

@@ -81,6 +81,16 @@ class PageValues:
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """Of series `local` of a page the samples from `low` on, `size` of them, and the place `to` where they belong; i64[r] each."""
+
+    local: I64
+    low: I64
+    size: I64
+    to: I64
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """An opened page: its times are decoded, its other columns are not.
 
@@ -125,6 +135,23 @@ class Page:
         before = np.concatenate([[0], np.cumsum(self.times < start_ms)])
         until = np.concatenate([[0], np.cumsum(self.times < end_ms)])
         return np.diff(before[self.time_at])[self.time_ref], np.diff(until[self.time_at])[self.time_ref]
+
+    def copy_series(self, series: Series, values: PageValues | None, t_ms: I64, columns: F64, start_ms: I64 | None) -> None:
+        """Samples into t_ms i64[m], columns f64[1 or 13, m] and, if wanted, start_ms i64[m]; `values` are the page's, if known."""
+        local, low, size, to = series.local, series.low, series.size, series.to
+        copy_ranges(self.times, self.time_at[self.time_ref[local]] + low, size, t_ms, to)
+        if values is not None:
+            copy_ranges(values.values.view(np.int64), values.at[local] + low, size, columns[0].view(np.int64), to)
+            if start_ms is None:
+                return
+        all_low, all_high, all_to = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64), np.full(len(self), -1, np.int64)
+        all_low[local], all_high[local], all_to[local] = low, low + size, to
+        if len(columns) > 1:
+            self.copy_windows(all_low, all_high, all_to, columns)
+        elif values is None:
+            self.copy_values(all_low, all_high, all_to, columns[0])
+        if start_ms is not None:
+            self.copy_start(all_low, all_high, all_to, start_ms)
 
     def copy_times(self, low: I64, high: I64, to: I64, out: I64) -> None:
         """Times low:high of each series into out from `to` on; to < 0 skips the series."""

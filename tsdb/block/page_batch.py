@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsdb.block.page import Page, PageValues, page_columns
-from tsdb.kernel.ranges import copy_ranges
+from tsdb.block.page import Page, PageValues, Series, page_columns
 from tsdb.merge import merge_batches
 from tsdb.model.series import F64, I64, SeriesBatch, SeriesTable
 from tsdb.model.source import MIN_MS
@@ -114,22 +113,9 @@ def _place(share: Share, counts: I64) -> _Placed:
 
 
 def _fill(placed: _Placed, offsets: I64, t_ms: I64, columns: F64, start_ms: I64 | None) -> None:
-    share, page = placed.share, placed.share.page
+    share = placed.share
     to = placed.to + offsets[share.rows]
-    copy_ranges(page.times, page.time_at[page.time_ref[share.local]] + placed.low, placed.size, t_ms, to)
-    if share.values is not None:
-        source = share.values.values.view(np.int64)
-        copy_ranges(source, share.values.at[share.local] + placed.low, placed.size, columns[0].view(np.int64), to)
-        if start_ms is None:
-            return
-    low, high, all_to = np.zeros(len(page), np.int64), np.zeros(len(page), np.int64), np.full(len(page), -1, np.int64)
-    low[share.local], high[share.local], all_to[share.local] = placed.low, placed.low + placed.size, to
-    if len(columns) > 1:
-        page.copy_windows(low, high, all_to, columns)
-    elif share.values is None:
-        page.copy_values(low, high, all_to, columns[0])
-    if start_ms is not None:
-        page.copy_start(low, high, all_to, start_ms)
+    share.page.copy_series(Series(share.local, placed.low, placed.size, to), share.values, t_ms, columns, start_ms)
 
 
 def _drop_empty(batch: SeriesBatch, counts: I64) -> SeriesBatch:

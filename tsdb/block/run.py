@@ -53,7 +53,7 @@ class BlockPiece:
 
 @dataclass(frozen=True, slots=True)
 class BlockRun:
-    """Pieces of raw blocks, by their start. They may overlap: blocks that were cut before and after late samples do, seldom in samples.
+    """Pieces of raw blocks, by their start. They may overlap, as when a window is cut twice, then seldom in samples.
 
     What all have of a selection's labels is kept in `cache`. Batches are decoded ahead in `executor`, if there is one. A block that
     turns out damaged or gone is left out and told of by `damage`; without that its error is raised.

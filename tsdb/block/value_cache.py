@@ -33,7 +33,7 @@ class ValueCache:
         self._lock = Lock()
 
     def get(self, key: Key, size_bytes: int, decode: Callable[[], PageValues]) -> PageValues | None:
-        """The values of that page. Where they are not here and there is no room for size_bytes: None, and `decode` is not called."""
+        """The values of that page. Where they are not here and there is no room for size_bytes: None, without `decode`."""
         with self._lock:
             self._lookups += 1
             found = self._kept.get(key)
@@ -60,6 +60,8 @@ class ValueCache:
 
     def _make_room(self, size_bytes: int) -> bool:
         """Whether there is room now; values long unused go for it."""
+        if size_bytes > self.limit_bytes:
+            return False
         oldest_kept = self._lookups - PATIENCE * len(self._kept)
         while self.size_bytes + size_bytes > self.limit_bytes:
             if not self._kept or next(iter(self._kept.values())).used >= oldest_kept:
