@@ -6,8 +6,10 @@
 """
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -45,6 +47,8 @@ BATCH_SERIES = 4096
 GAP_BYTES = 64 << 10
 """Two wanted pages with less between them are read at once: a request to S3 costs more than so many bytes."""
 REQUEST_BYTES = 8 << 20
+OPEN_AT_ONCE = 64
+"""Blocks of one query that wait for their first read together: other queries read in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,16 @@ class Cell:
     page: int
     a: int
     b: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One range read of a pages object, and the pages in it."""
+
+    part: int
+    start: int
+    size: int
+    pages: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +150,26 @@ class Block:
 
     def load_pages(self, directory: Directory, pages: list[int]) -> list[Page | bytes]:
         """Of each page, ascending, what is kept of it, or its bytes: read neighbours at once, requests in parallel, and checked."""
+        return self.ask_pages(directory, pages)()
+
+    def ask_pages(self, directory: Directory, pages: list[int]) -> Callable[[], list[Page | bytes]]:
+        """What waits for the pages as `load_pages` gives them; their reads have begun, if there is an executor."""
         kept = [None] * len(pages) if self.page_cache is None else self.page_cache.find([self._page_key(page) for page in pages])
         missing = [page for page, found in zip(pages, kept, strict=True) if found is None]
-        read = iter(self._read(directory, missing) if missing else [])
-        return [found if isinstance(found, Page) else next(read) for found in kept]
+        read = self._ask(directory, missing) if missing else list
+
+        def wait() -> list[Page | bytes]:
+            bodies = iter(read())
+            return [found if isinstance(found, Page) else next(bodies) for found in kept]
+
+        return wait
 
     def open_page(self, number: int, loaded: Page | bytes) -> Page:
         """The page that `load_pages` gave; keeps it opened."""
         if isinstance(loaded, Page):
             return loaded
+        if self.page_cache is not None and isinstance(found := self.page_cache.find([self._page_key(number)])[0], Page):
+            return found
         page = open_page(loaded)
         if self.page_cache is not None:
             self.page_cache.keep(self._page_key(number), page, page.size_bytes)
@@ -154,11 +179,15 @@ class Block:
         """Two buckets may hold blocks of one name: the checksum of the index tells them apart."""
         return (self.meta.ulid, f"{find_object(self.meta, 'index').crc32:08x}", str(number))
 
-    def _read(self, directory: Directory, pages: list[int]) -> list[bytes]:
-        """The bytes of each page, checked; neighbours in one request, requests in parallel."""
+    def _ask(self, directory: Directory, pages: list[int]) -> Callable[[], list[bytes]]:
+        """What waits for the bytes of each page, checked; neighbours in one request, requests in parallel."""
         requests = _requests(directory, np.array(pages, np.int64))
         run: Callable[..., Iterator[bytes]] = map if self.executor is None else self.executor.map
         found = run(lambda request: self._get(self.meta.key(part_name(request.part)), request.start, request.size), requests)
+        return lambda: self._bodies(directory, requests, found)
+
+    def _bodies(self, directory: Directory, requests: Sequence[_Request], found: Iterator[bytes]) -> list[bytes]:
+        """The bytes of the pages of all requests, as they come in."""
         bodies = []
         for request, data in zip(requests, found, strict=True):
             for page in request.pages:
@@ -187,12 +216,17 @@ class Block:
         return data
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    part: int
-    start: int
-    size: int
-    pages: tuple[int, ...]
+def open_blocks(blocks: Sequence[Block], executor: Executor | None) -> None:
+    """Reads the indexes of the blocks that are not known yet, OPEN_AT_ONCE side by side; one that is damaged or gone is left to
+    who reads it. Unavailable."""
+
+    def work(block: Block) -> None:
+        with suppress(Corrupt, NotFound, BadData):
+            block.index().open()
+
+    waiting = [block for block in blocks if not block.index().is_open] if executor is not None and len(blocks) > 1 else []
+    for at in range(0, len(waiting), OPEN_AT_ONCE):
+        deque(executor.map(work, waiting[at : at + OPEN_AT_ONCE]), maxlen=0)
 
 
 def verify_block(bucket: Bucket, meta: BlockMeta) -> list[str]:

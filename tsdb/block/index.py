@@ -10,6 +10,7 @@ import struct
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,14 +28,16 @@ from tsdb.model.series import I64, Bool, SeriesTable, Strings, strings
 
 GROUP_ROWS = 1 << 14
 """Series of a row group: one column of it is 64 KiB, a few KiB compressed: about what one more range read costs."""
-READ_AHEAD_BYTES = 64 << 10
-"""The first read takes so much of the end: footer, directory and symbols of most blocks are in it."""
+READ_AHEAD_BYTES = 256 << 10
+"""The first read takes so much of the end: all of most indexes. So many bytes cost less than a second request."""
 LEVEL = 9
 """zstd level; an index is written once, and is a hundredth of its block."""
 
 _TAIL = struct.Struct("<II8s")
 _MAGIC = b"TRindex1"
 _MAX_SECTION_BYTES = 1 << 30
+_COLUMNS_FROM = 3
+"""Sections before the columns: symbols, directory, metrics."""
 
 Column = npt.NDArray[np.int32]
 Read = Callable[[int, int], bytes]
@@ -148,6 +151,23 @@ class Index:
         self.key = f"{name} {crc32:08x} {size_bytes}"  # two buckets may hold blocks of one name
         self._end: tuple[int, bytes] = (size_bytes, b"")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its footer is known."""
+        return self._cache.find([(self.key, "footer")])[0] is not None
+
+    def open(self) -> None:
+        """Makes known all that the first read of its end has: in most blocks the whole index, by one request.
+
+        A column that is damaged there is left to who needs it.
+        """
+        footer = self._footer()
+        self.directory(), self._symbols(), self._metrics()
+        for section, offset in enumerate(footer.offsets[_COLUMNS_FROM:]):
+            if offset >= self._end[0]:
+                with suppress(Corrupt):
+                    self._column(*divmod(section, len(footer.names)))
+
     def rows(self, matchers: Sequence[Matcher]) -> I64:
         """Ascending i64[r] numbers of the series that match all matchers. Costs one test a distinct value of each label."""
         rows = self._metric_rows([m for m in matchers if m.name == METRIC_NAME])
@@ -180,7 +200,7 @@ class Index:
     def _metric_rows(self, matchers: Sequence[Matcher]) -> I64:
         if not matchers:
             return np.arange(self.series)
-        ids, starts = self._cache.get((self.key, "metrics"), self._load_metrics)
+        ids, starts = self._metrics()
         if len(matchers) == 1 and matchers[0].op == "=" and matchers[0].value:
             return self._one_metric(matchers[0].value, ids, starts)
         runs = SeriesTable(self._symbols(), (METRIC_NAME,), ids.astype(np.int32).reshape(1, -1), True)
@@ -207,6 +227,9 @@ class Index:
         if number == len(symbols) or symbols[number] != metric or at == len(ids) or ids[at] != number:
             return np.empty(0, np.int64)
         return np.arange(starts[at], starts[at + 1])
+
+    def _metrics(self) -> tuple[I64, I64]:
+        return self._cache.get((self.key, "metrics"), self._load_metrics)
 
     def _symbols(self) -> Strings:
         return self._cache.get((self.key, "symbols"), self._load_symbols)
@@ -253,7 +276,7 @@ class Index:
     def _load_column(self, group: int, place: int) -> tuple[Column, int]:
         footer = self._footer()
         rows = min(GROUP_ROWS, footer.series - group * GROUP_ROWS)
-        section = 3 + group * len(footer.names) + place
+        section = _COLUMNS_FROM + group * len(footer.names) + place
         what = f"column {footer.names[place]!r} of row group {group}"
         column = Unpacker(self._section(section, what), what=f"{self.name}: {what}").array(rows, PACKED_I32)
         return column.astype(np.int32), 4 * rows
@@ -317,7 +340,7 @@ def _join(sections: Sequence[bytes], *, names: Sequence[str], series: int, pages
     compressor = zstandard.ZstdCompressor(level=LEVEL)
     # Symbols, directory and metrics lie last, next to the footer, so that the first read has them.
     frames = [compressor.compress(section) for section in sections]
-    order = [*range(3, len(frames)), 0, 1, 2]
+    order = [*range(_COLUMNS_FROM, len(frames)), 0, 1, 2]
     offsets, at = [0] * len(frames), 0
     for i in order:
         offsets[i] = at
