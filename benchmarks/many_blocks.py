@@ -1,6 +1,6 @@
 """10,000 blocks of 200 tenants: from nothing to a store gateway that answers: seconds, requests, memory; and what a query costs.
 
-python -m benchmarks.many_blocks [--blocks 10000] [--tenants 200] [--bucket FOLDER] [--delay-ms 0] [--only start,query,all,compactor]
+usage: python -m benchmarks.many_blocks [--blocks 10000] [--tenants 200] [--bucket FOLDER] [--delay-ms 0] [--only start,query]
 
 The blocks are tiny, for their number is what is measured. The bucket is a folder whose operations may be made as slow as those of
 S3. Each figure is of a process of its own, started when the bucket is complete and its indexes are written.

@@ -1,4 +1,6 @@
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -194,6 +196,32 @@ def test_open_blocks_are_bounded(tmp_path: Path) -> None:
     gateway.refresh(0)
     assert len(read(gateway.source("a"))[0][str(DOWN)]) == 10
     assert len(gateway._open) == 3
+
+
+class Meeting(FolderBucket):
+    """Answers reads of indexes only when three wait together."""
+
+    barrier: ClassVar[threading.Barrier] = threading.Barrier(3)
+    reads: ClassVar[list[str]] = []
+
+    def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+        if key.endswith("/index"):
+            self.reads.append(key)
+            self.barrier.wait(timeout=30)
+        return super().get(key, start, size)
+
+
+def test_blocks_are_opened_side_by_side_each_by_one_read(tmp_path: Path) -> None:
+    bucket = Meeting(tmp_path)
+    for i in range(6):
+        put(bucket, "a", 100 * i, i)
+    with ThreadPoolExecutor(3) as pool:
+        gateway = StoreGateway(bucket, executor=pool)
+        gateway.refresh(0)
+        matchers = (Matcher("job", "=~", "a|b"), Matcher("__name__", "!=", ""))
+        assert len(read(gateway.source("a"), Selection(matchers, MIN_MS, MAX_MS))[0][str(DOWN)]) == 6
+        assert len(gateway.source("a").series(ALL)) == 2
+    assert len(Meeting.reads) == len(set(Meeting.reads)) == 6
 
 
 class Flipping(FolderBucket):

@@ -103,7 +103,7 @@ class Block:
                 )
                 for cell, number, page in zip(cells, pages, self.load_pages(directory, pages), strict=True)
             ]  # fmt: skip
-            batch = join_shares(index.table(rows[first:last]), shares)
+            batch = join_shares(index.table(rows[first:last]), shares, columns=selection.columns)
             if len(batch):
                 yield replace(batch, resolution_ms=self.meta.resolution_ms)
 
@@ -224,7 +224,9 @@ def open_blocks(blocks: Sequence[Block], executor: Executor | None) -> None:
         with suppress(Corrupt, NotFound, BadData):
             block.index().open()
 
-    waiting = [block for block in blocks if not block.index().is_open] if executor is not None and len(blocks) > 1 else []
+    if executor is None or len(blocks) < 2:
+        return
+    waiting = [block for block in blocks if not block.index().is_open]
     for at in range(0, len(waiting), OPEN_AT_ONCE):
         deque(executor.map(work, waiting[at : at + OPEN_AT_ONCE]), maxlen=0)
 

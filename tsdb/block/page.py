@@ -43,7 +43,7 @@ from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
 from tsdb.kernel.ranges import copy_ranges
 from tsdb.model.errors import Corrupt
 from tsdb.model.histogram import Histograms
-from tsdb.model.series import F64, I64, SeriesBatch
+from tsdb.model.series import F64, I64, Bool, SeriesBatch
 from tsdb.model.windows import COLUMNS
 
 LEVEL = 6
@@ -122,10 +122,11 @@ class Page:
         """Values of samples low:high of each series into out from `to` on; to < 0 skips the series."""
         _decode(self, self._values_from(), low, high, to, out.view(np.int64))
 
-    def copy_windows(self, low: I64, high: I64, to: I64, out: F64) -> None:
-        """Values and window columns like `copy_values`, into the rows of out f64[13, m]."""
+    def copy_windows(self, low: I64, high: I64, to: I64, out: F64, wanted: Bool | None = None) -> None:
+        """Values and window columns like `copy_values`, into the rows of out f64[13, m], or only those that bool[13] says."""
         rows = len(out)
-        places = np.where(to < 0, -1, to + np.arange(rows)[:, None] * out.shape[1]).ravel()
+        skipped = to < 0 if wanted is None else (to < 0) | ~wanted[:, None]
+        places = np.where(skipped, -1, to + np.arange(rows)[:, None] * out.shape[1]).ravel()
         _decode(self, self._values_from(), np.tile(low, rows), np.tile(high, rows), places, out.reshape(-1).view(np.int64))
 
     def copy_start(self, low: I64, high: I64, to: I64, out: I64) -> None:

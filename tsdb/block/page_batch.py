@@ -8,7 +8,8 @@ import numpy as np
 
 from tsdb.block.page import Page, page_columns
 from tsdb.merge import merge_batches
-from tsdb.model.series import F64, I64, SeriesBatch, SeriesTable
+from tsdb.model.series import F64, I64, Bool, SeriesBatch, SeriesTable
+from tsdb.model.windows import COLUMNS
 
 SPLIT_SAMPLES = 100_000
 """A batch with fewer samples is decoded in less time than it takes to hand a half of it to a thread."""
@@ -25,8 +26,10 @@ class Share:
     end_ms: int
 
 
-def join_shares(table: SeriesTable, shares: Sequence[Share], executor: Executor | None = None) -> SeriesBatch:
-    """The batch of those series of `table` that have samples in the shares.
+def join_shares(
+    table: SeriesTable, shares: Sequence[Share], executor: Executor | None = None, *, columns: Sequence[str] | None = None
+) -> SeriesBatch:
+    """The batch of those series of `table` that have samples in the shares; of window columns only these (None = all), others 0.
 
     Shares of one series come by rising time and do not overlap. About 4 ns a sample, shared among the executor's threads.
     """
@@ -37,12 +40,14 @@ def join_shares(table: SeriesTable, shares: Sequence[Share], executor: Executor 
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     total = int(offsets[-1])
     t_ms = np.empty(total, np.int64)
-    columns = np.empty((1 + max((len(share.page.names) for share in shares), default=0), total))
+    shape = (1 + max((len(share.page.names) for share in shares), default=0), total)
+    floats = np.empty(shape) if columns is None else np.zeros(shape)  # zeros that nobody looks at take no room
+    wanted = None if columns is None else np.array([True, *(name in columns for name in COLUMNS)])
     start_ms = np.empty(total, np.int64) if any(share.page.with_start for share in shares) else None
 
     def decode(part: Sequence[_Placed]) -> None:
         for one in part:
-            _decode(one, offsets, t_ms, columns, start_ms)
+            _decode(one, offsets, t_ms, floats, wanted, start_ms)
 
     half = len(placed) // 2
     if executor is not None and half and total >= SPLIT_SAMPLES:
@@ -51,8 +56,8 @@ def join_shares(table: SeriesTable, shares: Sequence[Share], executor: Executor 
         other.result()
     else:
         decode(placed)
-    windows = columns[1:] if len(columns) > 1 else None
-    batch = SeriesBatch(table, offsets, t_ms, columns[0], start_ms=start_ms, windows=windows)
+    windows = floats[1:] if len(floats) > 1 else None
+    batch = SeriesBatch(table, offsets, t_ms, floats[0], start_ms=start_ms, windows=windows)
     return batch if counts.all() else _drop_empty(batch, counts)
 
 
@@ -75,14 +80,14 @@ def _place(share: Share, counts: I64) -> _Placed:
     return _Placed(share, low, high, to)
 
 
-def _decode(placed: _Placed, offsets: I64, t_ms: I64, columns: F64, start_ms: I64 | None) -> None:
+def _decode(placed: _Placed, offsets: I64, t_ms: I64, floats: F64, wanted: Bool | None, start_ms: I64 | None) -> None:
     page, low, high, to = placed.share.page, placed.low, placed.high, placed.to
     to[placed.share.local] += offsets[placed.share.rows]
     page.copy_times(low, high, to, t_ms)
-    if len(columns) == 1:
-        page.copy_values(low, high, to, columns[0])
+    if len(floats) == 1:
+        page.copy_values(low, high, to, floats[0])
     else:
-        page.copy_windows(low, high, to, columns)
+        page.copy_windows(low, high, to, floats, wanted)
     if start_ms is not None:
         page.copy_start(low, high, to, start_ms)
 

@@ -1,4 +1,4 @@
-"""Blocks of one resolution that follow one another in time as one `Source`: every page is decoded once, to where its samples stand in the answer.
+"""Blocks of one resolution that follow one another in time as one `Source`: pages are decoded to where their samples belong.
 
 Nothing is merged: which series there are is known from the indexes, and of each series the blocks have samples one after another.
 """
@@ -211,7 +211,8 @@ class _Reading:
     def _join(self, table: SeriesTable, first: int, wanted: list[_Wanted], executor: Executor | None) -> SeriesBatch:
         """The batch of series `table`, those from `first` on."""
         found = [self.attempt(one.member.piece, partial(_shares, one, first)) for one in wanted]
-        return join_shares(table, [share for shares in found for part in shares for share in part], executor)
+        shares = [share for shares in found for part in shares for share in part]
+        return join_shares(table, shares, executor, columns=wanted[0].member.selection.columns if wanted else None)
 
 
 def _members(reading: _Reading, selection: Selection) -> tuple[_Member, ...]:
