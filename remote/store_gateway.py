@@ -19,6 +19,7 @@ from tsdb.block.meta import BlockMeta
 from tsdb.block.part_cache import PartCache
 from tsdb.block.run import BlockPiece, BlockRun
 from tsdb.bucket.bucket import Bucket, PrefixBucket
+from tsdb.bucket.range_cache import RangeCache
 from tsdb.compaction.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
 from tsdb.compaction.coverage import Piece, cover, layers
 from tsdb.compaction.tombstones import BuriedSource, Tombstone
@@ -74,13 +75,23 @@ class TenantBlocks:
 
 
 class StoreGateway:
-    """The blocks in a bucket whose keys are `<tenant>/<ulid>/…`. Thread-safe. `executor` runs the range reads of a batch."""
+    """The blocks in a bucket whose keys are `<tenant>/<ulid>/…`. Thread-safe.
 
-    def __init__(self, bucket: Bucket, options: GatewayOptions | None = None, *, executor: Executor | None = None) -> None:
+    `executor` runs range reads side by side; `ranges` keeps what they read outside of this process.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        options: GatewayOptions | None = None,
+        *,
+        executor: Executor | None = None,
+        ranges: RangeCache | None = None,
+    ) -> None:
         self.options = options or GatewayOptions()
         self.index_cache = PartCache(self.options.index_cache_bytes)
         self.page_cache = PartCache(self.options.page_cache_bytes)
-        self._bucket, self.executor = bucket, executor
+        self._bucket, self.executor, self._ranges = bucket, executor, ranges
         self._lock = threading.Lock()
         self._loading = [threading.Lock() for _ in range(_STRIPES)]
         self._now_ms: int | None = None
@@ -151,7 +162,12 @@ class StoreGateway:
             block = self._open.get(key)
             if block is None or block.meta is not meta:
                 block = self._open[key] = Block(
-                    PrefixBucket(self._bucket, tenant), meta, self.index_cache, self.executor, page_cache=self.page_cache
+                    PrefixBucket(self._bucket, tenant),
+                    meta,
+                    self.index_cache,
+                    self.executor,
+                    page_cache=self.page_cache,
+                    ranges=self._ranges,
                 )
             self._open.move_to_end(key)
             if len(self._open) > self.options.max_open_blocks:

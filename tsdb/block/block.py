@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from tsdb.block.page_batch import Share, join_shares
 from tsdb.block.part_cache import PartCache
 from tsdb.block.writer import BlockWriter, part_name, write_block
 from tsdb.bucket.bucket import Bucket
+from tsdb.bucket.range_cache import RangeCache, RangeKey, find_sound, read_checked
 from tsdb.model.errors import BadData, Corrupt, NotFound
 from tsdb.model.estimate import Estimate
 from tsdb.model.series import I64, SeriesBatch, SeriesTable
@@ -74,8 +76,8 @@ class _Request:
 class Block:
     """The samples of one block as a `Source`; reads only what a selection needs, and checks every byte that it reads.
 
-    Index parts are kept in `cache` and opened pages in `page_cache`, which many blocks may share; reads of one batch run in
-    `executor` if there is one.
+    Index parts are kept in `cache` and opened pages in `page_cache`, which many blocks may share; `ranges` keeps what was read of
+    the bucket outside of this process. Reads of one batch run in `executor` if there is one.
     Errors: Corrupt naming object and offset, NotFound where an object is gone, Unavailable.
     """
 
@@ -85,6 +87,7 @@ class Block:
     executor: Executor | None = None
     batch_words: int = BATCH_WORDS
     page_cache: PartCache | None = None
+    ranges: RangeCache | None = None
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`. A downsampled block gives its windows, whatever resolution is asked for."""
@@ -145,8 +148,8 @@ class Block:
     def index(self) -> Index:
         """Its index, nothing of which is read yet."""
         part = find_object(self.meta, "index")
-        key = self.meta.key("index")
-        return Index(key, part.size_bytes, part.crc32, lambda start, size: self._get(key, start, size), self.cache)
+        whole = RangeKey(self.meta.key("index"), 0, part.size_bytes, part.crc32)
+        return Index(whole, lambda start, size: self._get(whole.name, start, size), self.cache, self.ranges)
 
     def load_pages(self, directory: Directory, pages: list[int]) -> list[Page | bytes]:
         """Of each page, ascending, what is kept of it, or its bytes: read neighbours at once, requests in parallel, and checked."""
@@ -182,30 +185,25 @@ class Block:
     def _ask(self, directory: Directory, pages: list[int]) -> Callable[[], list[bytes]]:
         """What waits for the bytes of each page, checked; neighbours in one request, requests in parallel."""
         requests = _requests(directory, np.array(pages, np.int64))
-        run: Callable[..., Iterator[bytes]] = map if self.executor is None else self.executor.map
-        found = run(lambda request: self._get(self.meta.key(part_name(request.part)), request.start, request.size), requests)
-        return lambda: self._bodies(directory, requests, found)
+        run: Callable[..., Iterator[list[bytes]]] = map if self.executor is None else self.executor.map
+        found = run(lambda request: self._bodies(directory, request), requests)
+        return lambda: [body for bodies in found for body in bodies]
 
-    def _bodies(self, directory: Directory, requests: Sequence[_Request], found: Iterator[bytes]) -> list[bytes]:
-        """The bytes of the pages of all requests, as they come in."""
-        bodies = []
-        for request, data in zip(requests, found, strict=True):
-            for page in request.pages:
-                start = int(directory.offset[page]) - request.start
-                body = data[start : start + int(directory.size[page])]
-                bodies.append(body if zlib.crc32(body) == directory.crc[page] else self._read_again(directory, page))
-        return bodies
-
-    def _read_again(self, directory: Directory, page: int) -> bytes:
-        """A page that came with a wrong checksum: bits flip on the way too, and then a second reading is right. Corrupt if not."""
-        key = self.meta.key(part_name(int(directory.part[page])))
-        body = self._get(key, int(directory.offset[page]), int(directory.size[page]))
-        if zlib.crc32(body) != directory.crc[page]:
-            raise Corrupt(
-                f"{key}: the page of {len(body)} bytes at byte {directory.offset[page]} does not have the checksum "
-                f"{directory.crc[page]:08x}"
-            )
-        return body
+    def _bodies(self, directory: Directory, request: _Request) -> list[bytes]:
+        """The bytes of the pages of one request, of which only those are read that no cache has."""
+        name = self.meta.key(part_name(request.part))
+        keys = [RangeKey(name, *map(int, (directory.offset[i], directory.size[i], directory.crc[i]))) for i in request.pages]
+        found = find_sound(self.ranges, keys)
+        missing = [key for key, body in zip(keys, found, strict=True) if body is None]
+        if not missing:
+            return [body for body in found if body is not None]
+        start, end = missing[0].start, missing[-1].start + missing[-1].size
+        data = self._get(name, start, end - start)
+        get = partial(self._get, name)
+        return [
+            read_checked(key, self.ranges, get, data[key.start - start : key.start - start + key.size]) if body is None else body
+            for key, body in zip(keys, found, strict=True)
+        ]
 
     def _get(self, key: str, start: int, size: int) -> bytes:
         """A range of an object of this block; that it is shorter than promised means damage."""
