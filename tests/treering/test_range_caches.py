@@ -45,7 +45,11 @@ def test_the_next_process_reads_from_the_disk_cache(tmp_path: Path, bucket: str)
 def test_memcached_stands_behind_the_disk(tmp_path: Path, bucket: str) -> None:
     with memcached() as (address, process):
         config = Config(
-            data=str(tmp_path / "data"), bucket=bucket, target=("querier",), cache_path=str(tmp_path / "cache"), memcached=(address,)
+            data=str(tmp_path / "data"),
+            bucket=bucket,
+            target=("querier",),
+            cache_path=str(tmp_path / "cache"),
+            memcached=(address,),
         )
         assert ask(config)[1]["memcached_cache_hits"] == 0
         assert ask(config)[1]["memcached_cache_misses"] == 0, "the disk has all"

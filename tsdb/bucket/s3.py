@@ -25,6 +25,8 @@ class S3Options:
     path_style: bool = False
     access_key: str | None = None
     secret_key: str | None = None
+    client: str | None = None
+    """`boto3` or `obstore`; None = the faster that is installed."""
 
 
 class S3Bucket:
