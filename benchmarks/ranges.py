@@ -2,8 +2,8 @@
 
 usage: python -m benchmarks.ranges [--requests 300] [--delay-ms 20]
 
-The endpoint is a server of this file in a process of its own, that answers ranged GETs with zeros after a delay; so what is measured
-is the client.
+The endpoint is a server of this file in a process of its own, that answers ranged GETs with zeros after a delay: the client is
+measured.
 """
 
 import argparse

@@ -97,8 +97,8 @@ class PrefixBucket:
 def open_bucket(place: str | Path) -> Bucket:
     """The bucket at a path, a `file://` URL or `s3://bucket/prefix?endpoint=http://…&region=…&path_style=true&client=boto3`.
 
-    Keys come from the usual places of AWS tools, or as `access_key` and `secret_key` of the URL. The client is obstore where that is
-    installed, else boto3. BadData for anything else.
+    Keys come from the usual places of AWS tools, or as `access_key` and `secret_key` of the URL. The client is obstore where that
+    is installed, else boto3. BadData for anything else.
     """
     url = urlsplit(str(place))
     if isinstance(place, Path) or "://" not in place:
