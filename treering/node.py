@@ -33,9 +33,11 @@ from remote.tenants import resolve_tenant, resolve_tenants
 from treering.config import Config
 from treering.limits import limits_table
 from treering.python_functions import added, load_functions
+from treering.range_caches import RangeCaches
 from treering.telemetry import Gauge, Telemetry
 from treering.upkeep import Upkeep
-from tsdb.bucket.bucket import Bucket, open_bucket
+from tsdb.bucket.bucket import open_bucket
+from tsdb.bucket.counted import CountedBucket
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData, QueryCanceled, QueryTimeout, TreeringError, Unavailable
 from tsdb.model.source import Source
@@ -83,11 +85,14 @@ class Node:
 
     def _wire(self, config: Config, *, ingesting: bool) -> None:
         self.limits: LimitsTable = limits_table(config.limits, config.tenant_limits)
-        self.bucket: Bucket = open_bucket(config.bucket or str(Path(config.data) / "bucket"))
+        self.bucket = CountedBucket(open_bucket(config.bucket or str(Path(config.data) / "bucket")), _tell_bucket)
         self._quorum_pool = ThreadPoolExecutor(max(1, config.ingesters * 4), "quorum") if config.ingesters > 1 else None
         self._query_pool = ThreadPoolExecutor(config.query_threads, "batch")
         self._read_pool = ThreadPoolExecutor(READ_THREADS, "read")
-        self.store_gateway = StoreGateway(self.bucket, _gateway_options(config), executor=self._read_pool)
+        self._caches = RangeCaches(config, self._clock)
+        self.store_gateway = StoreGateway(
+            self.bucket, _gateway_options(config), executor=self._read_pool, ranges=self._caches.ranges
+        )
         self.upkeep = Upkeep(config, self.bucket, self.limits, self.store_gateway, self.telemetry, self.now_ms)
         self.ingesters = [self._open_ingester(i) for i in range(config.ingesters if ingesting else 0)]
         self.membership = self._join_all()
@@ -238,6 +243,7 @@ class Node:
             for pool in (self._quorum_pool, self._query_pool, self._read_pool):
                 if pool is not None:
                     pool.shutdown(wait=True, cancel_futures=True)
+            self._caches.close()
             if self._lock is not None:
                 os.close(self._lock)
         return failed
@@ -297,6 +303,15 @@ class Node:
         yield Gauge("treering_ingester_series", "Series in memory.", self.active_series())
         yield Gauge("treering_ingester_tenants", "Tenants with data in memory.", len(stores))
         yield from self.upkeep.gauges()
+        yield from self._caches.gauges()
+        yield Gauge("treering_bucket_requests", "Requests to the bucket.", self.bucket.requests)
+        yield Gauge("treering_bucket_failed_requests", "Requests that failed, however often repeated.", self.bucket.failures)
+        yield Gauge("treering_bucket_read_bytes", "Bytes read from the bucket.", self.bucket.read_bytes)
+        yield Gauge("treering_bucket_written_bytes", "Bytes written to the bucket.", self.bucket.written_bytes)
+
+
+def _tell_bucket(text: str) -> None:
+    log.error("bucket fails", extra={"fields": {"error": text}})
 
 
 def _gateway_options(config: Config) -> GatewayOptions:

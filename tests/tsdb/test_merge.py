@@ -48,7 +48,7 @@ def model(parts: Sequence[SeriesBatch]) -> dict[Labels, list[Sample]]:
 
 
 @given(st.lists(batches(), max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_merging_is_what_one_dictionary_would_hold(parts: list[SeriesBatch]) -> None:
     merged = merge_batches(parts)
     assert samples_of(merged) == model(parts)
@@ -56,7 +56,7 @@ def test_merging_is_what_one_dictionary_would_hold(parts: list[SeriesBatch]) -> 
 
 
 @given(st.lists(batches(), min_size=1, max_size=4), st.randoms())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_order_and_repetition_do_not_matter(parts: list[SeriesBatch], random) -> None:
     merged = merge_batches(parts)
     shuffled = [*parts, random.choice(parts)]
@@ -67,7 +67,7 @@ def test_order_and_repetition_do_not_matter(parts: list[SeriesBatch], random) ->
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), BITS), min_size=1, max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_kernel_agrees_with_its_python_text(samples: list[Sample]) -> None:
     row = Labels.of({"__name__": "m"})
     runs = [batch_of({row: [sample]}) for sample in samples]
@@ -122,7 +122,6 @@ def test_warnings_are_passed_on_once() -> None:
 
 
 @given(st.lists(label_sets(("__name__", "a", "b", "c")), min_size=1, max_size=8, unique=True))
-@settings(deadline=None)
 def test_comparing_two_series_is_the_order_of_tables(rows: list[Labels]) -> None:
     table = SeriesTable.of(rows)
     assert table.take(table.order()).rows() == sorted(rows, key=cmp_to_key(compare_labels))
@@ -148,7 +147,7 @@ EVERYTHING = Selection((), MIN_MS, MAX_MS)
 
 
 @given(st.lists(st.builds(Pieces, batches(), st.lists(st.integers(0, 5), max_size=3).map(tuple)), min_size=1, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_streaming_is_merging_at_once(sources: list[Pieces]) -> None:
     source = MergeSource(sources)
     found = list(source.select(EVERYTHING))

@@ -51,7 +51,7 @@ MATCHERS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps=st.lists(st.tuples(st.booleans(), st.lists(ROW, min_size=1, max_size=8, unique=True)), max_size=8), matchers=MATCHERS)
 def test_it_finds_what_a_table_of_all_series_would(steps: list[tuple[bool, list[Labels]]], matchers: list[Matcher]) -> None:
     whole = series_index.SHELF_SERIES

@@ -15,7 +15,7 @@ from tsdb.kernel import histogram as kernel
 many = st.lists(st.one_of(exponential(thresholds=(0.0, 0.3)), custom()), min_size=2, max_size=4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(many, st.data())
 def test_sums_are_those_of_plain_python(literals: list[HistogramLiteral], data: st.DataObject) -> None:
     side = to_histograms(literals).positive
@@ -32,7 +32,7 @@ def test_sums_are_those_of_plain_python(literals: list[HistogramLiteral], data: 
     assert np.array_equal(kernel.decreases(*args), kernel.decreases.py_func(*args))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(many, st.floats(-0.1, 1.1), st.floats(-50, 50), st.floats(-50, 50))
 def test_estimates_are_those_of_plain_python(literals: list[HistogramLiteral], q: float, a: float, b: float) -> None:
     flat = columns(to_histograms(literals))
