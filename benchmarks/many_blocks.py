@@ -40,6 +40,7 @@ TITLES = {
     "start": "start: know the tenants",
     "query": "first query of one tenant, all its blocks",
     "all": "know every block of every tenant",
+    "refresh": "know what is new of every tenant",
     "compactor": "compactor: first round, listing everything",
 }
 
@@ -98,9 +99,12 @@ def measure(path: Path, what: str) -> dict[str, float]:
             before, began, Slow.requests = memory_mib(), time.perf_counter(), 0
             found = list(gateway.source(names[0]).select(selection))
             assert len(found) == 1 and len(found[0]) == 1
-        if what == "all":
+        if what in ("all", "refresh"):
             for name in names:
                 gateway.blocks(name)
+        if what == "refresh":
+            before, began, Slow.requests = memory_mib(), time.perf_counter(), 0
+            gateway.refresh(now_ms())
     return {"seconds": time.perf_counter() - began, "requests": Slow.requests, "MiB": memory_mib() - before}
 
 

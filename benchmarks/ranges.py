@@ -12,17 +12,16 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from tsdb.bucket.bucket import Bucket
+from tsdb.bucket.obstore import ObstoreBucket
 from tsdb.bucket.s3 import S3Bucket, S3Options
 
 OBJECT_BYTES = 64 << 20
 _RANGE = re.compile(rb"range: bytes=(\d+)-(\d+)", re.IGNORECASE)
-Get = Callable[[str, int, int], int]
-"""Reads a range of an object, by start and size; how many bytes came."""
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
@@ -53,28 +52,13 @@ async def serve(delay_s: float) -> None:
     await server.serve_forever()
 
 
-def through_boto3(endpoint: str) -> Get:
-    bucket = S3Bucket("bucket", S3Options(endpoint, "us-east-1", True, "key", "secret"))
-    return lambda key, start, size: len(bucket.get(key, start, size))
-
-
-def through_obstore(endpoint: str) -> Get:
-    import obstore
-    from obstore.store import S3Store
-
-    store = S3Store(
-        "bucket", endpoint=endpoint, region="us-east-1", access_key_id="key", secret_access_key="secret",
-        virtual_hosted_style_request=False, client_options={"allow_http": True},
-    )  # fmt: skip
-    return lambda key, start, size: len(bytes(obstore.get_range(store, key, start=start, length=size)))
-
-
-def measure(get: Get, threads: int, sizes: list[int]) -> str:
+def measure(bucket: Bucket, threads: int, sizes: list[int]) -> str:
     starts = np.random.default_rng(1).integers(0, OBJECT_BYTES - (8 << 20), len(sizes)).tolist()
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda i: get("warm", 0, 1000), range(threads)))
+        list(pool.map(lambda i: bucket.get("warm", 0, 1000), range(threads)))
         began_s, cpu_s = time.perf_counter(), time.process_time()
-        found = list(pool.map(lambda one: get("a/01ARZ3NDEKTSV4RRFFQ69G5FAV/pages-000000", *one), zip(starts, sizes, strict=True)))
+        asked = zip(starts, sizes, strict=True)
+        found = list(pool.map(lambda one: len(bucket.get("a/01ARZ3NDEKTSV4RRFFQ69G5FAV/pages-000000", *one)), asked))
         wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
     assert found == sizes
     return f"{1000 * wall_s / len(sizes):8.2f} ms wall {1000 * cpu_s / len(sizes):8.2f} ms CPU a request"
@@ -94,12 +78,13 @@ def main() -> None:
         try:
             assert server.stdout is not None
             endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
-            clients = {"boto3": through_boto3(endpoint), "obstore": through_obstore(endpoint)}
+            place = S3Options(endpoint, "us-east-1", True, "key", "secret")
+            clients: dict[str, Bucket] = {"boto3": S3Bucket("bucket", place), "obstore": ObstoreBucket("bucket", place)}
             for size in (16_000, 100_000, 1_000_000):
                 for threads in (1, 16, 64):
-                    for name, get in clients.items():
+                    for name, bucket in clients.items():
                         sizes = [size] * (options.requests if threads > 1 else options.requests // 8)
-                        print(f"{size:>9} bytes {threads:>3} threads {name:>8}: {measure(get, threads, sizes)}", flush=True)
+                        print(f"{size:>9} bytes {threads:>3} threads {name:>8}: {measure(bucket, threads, sizes)}", flush=True)
         finally:
             server.kill()
 

@@ -7,7 +7,7 @@ read when a query needs them, through caches that are bounded in bytes and share
 """
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -112,8 +112,8 @@ class StoreGateway:
         for tenant in told:  # who asks for them finds in the bucket what was told
             with self._stripe(tenant):
                 self._told.pop(tenant, None)
-        for tenant in tenants:
-            self._load(tenant, now_ms)
+        run = map if self.executor is None else self.executor.map
+        deque(run(lambda tenant: self._load(tenant, now_ms), tenants), maxlen=0)
 
     def reload(self, tenant: str, now_ms: int) -> None:
         """Reads one tenant's index now, if the tenant is one of those asked for."""

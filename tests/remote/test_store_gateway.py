@@ -225,6 +225,40 @@ def test_blocks_are_opened_side_by_side_each_by_one_read(tmp_path: Path) -> None
     assert len(Meeting.reads) == len(set(Meeting.reads)) == 6
 
 
+class Gathering(FolderBucket):
+    """Lists only when three wait together, if there is a barrier, and never what `refused` says."""
+
+    barrier: ClassVar[threading.Barrier | None] = None
+    refused: ClassVar[str] = "none"
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        if self.barrier is not None and prefix.endswith("/index/"):
+            self.barrier.wait(timeout=30)
+        if prefix.startswith(self.refused):
+            raise Unavailable(f"bucket: list {prefix!r}: 503 SlowDown")
+        return super().list(prefix)
+
+
+def test_a_refresh_reads_all_tenants_side_by_side_and_one_that_fails_keeps_what_was_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = Gathering(tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        gateway = StoreGateway(bucket, executor=pool)
+        tenants = list({id(gateway._stripe(name)): name for name in map(str, range(100))}.values())[:3]
+        for i, tenant in enumerate(tenants):
+            put(bucket, tenant, 0, i)
+        gateway.refresh(0)
+        for i, tenant in enumerate(tenants):
+            assert len(gateway.blocks(tenant).live) == 1
+            put(bucket, tenant, 100, 10 + i)
+        monkeypatch.setattr(Gathering, "barrier", threading.Barrier(3))
+        monkeypatch.setattr(Gathering, "refused", f"{tenants[1]}/")
+        with pytest.raises(Unavailable, match="503 SlowDown"):
+            gateway.refresh(1)
+    assert [len(gateway.blocks(tenant).live) for tenant in tenants] == [2, 1, 2]
+
+
 class Flipping(FolderBucket):
     """Flips a bit in the first reading of each range of a block's objects, as a bad cable does."""
 

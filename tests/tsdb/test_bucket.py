@@ -140,8 +140,8 @@ def test_many_threads_put_and_delete_beside_each_other(bucket: Bucket) -> None:
     assert [info.key for info in bucket.list()] == [f"shared/{i}/9" for i in range(4)]
 
 
-def test_listing_passes_the_thousand_of_one_answer(s3: str, client: str) -> None:
-    bucket = open_bucket(new_s3_bucket(s3, f"many-{client}", client))
+def test_listing_passes_the_thousand_of_one_answer(s3: str) -> None:
+    bucket = open_bucket(new_s3_bucket(s3, "many", "boto3"))
     for i in range(1005):
         bucket.put(f"k{i:05d}", b"")
     assert len(list(bucket.list())) == 1005
@@ -187,6 +187,26 @@ def test_a_prefix_of_an_s3_bucket(s3: str, client: str) -> None:
     url = new_s3_bucket(s3, f"prefixed-{client}", client)
     open_bucket(url.replace("?", "/some/prefix/?")).put("key", b"1")
     assert [info.key for info in open_bucket(url).list()] == ["some/prefix/key"]
+
+
+def test_keys_of_others_are_listed_and_break_no_listing(s3: str, client: str) -> None:
+    bucket = open_bucket(new_s3_bucket(s3, f"foreign-{client}", client))
+    keys = ["a//b", "back\\slash", "dir/", "dir/x", "new\x01line", "per%cent/%41", "t~x", "ü é #?&+="]
+    for key in keys:
+        bucket._client.put_object(Bucket=f"foreign-{client}", Key=key, Body=b"123")
+    assert [info.key for info in bucket.list()] == sorted(keys, key=str.encode)
+    assert list(bucket.folders()) == ["a", "dir", "per%cent"]
+    for key in ("per%cent/%41", "ü é #?&+=", "dir/x"):
+        assert bucket.get(key, 1, 1) == b"2"
+
+
+def test_the_client_is_the_faster_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "s3://bucket?endpoint=http://127.0.0.1:1&access_key=a&secret_key=b"
+    assert type(open_bucket(place)) is ObstoreBucket
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert type(open_bucket(place)) is S3Bucket
+    with pytest.raises(BadData, match=r"treering\[s3\]"):
+        open_bucket(f"{place}&client=obstore")
 
 
 @pytest.mark.parametrize("place", ["s3://", "gs://bucket", "s3://b?endpont=x", "s3://b?path_style=maybe", "s3://b?client=curl"])

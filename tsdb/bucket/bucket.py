@@ -108,7 +108,10 @@ def open_bucket(place: str | Path) -> Bucket:
     if url.scheme != "s3" or not url.netloc:
         raise BadData(f"bucket {place!r}: want a path, file:///path or s3://bucket/prefix")
     options = _s3_options(place, url.query)
-    client = options.client or ("boto3" if importlib.util.find_spec("obstore") is None else "obstore")
+    installed = importlib.util.find_spec("obstore") is not None
+    if options.client == "obstore" and not installed:
+        raise BadData(f"bucket {place.split('?')[0]!r}: client=obstore needs it: pip install 'treering[s3]'")
+    client = options.client or ("obstore" if installed else "boto3")
     bucket: Bucket = S3Bucket(url.netloc, options) if client == "boto3" else ObstoreBucket(url.netloc, options)
     prefix = unquote(url.path).strip("/")
     return PrefixBucket(bucket, prefix) if prefix else bucket
