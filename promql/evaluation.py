@@ -142,7 +142,9 @@ def select(
         told_of.series += len(batch)
         told_of.samples += batch.samples
         if ev.stats.series > ev.options.max_series:
-            raise LimitExceeded(f"the query selects more than {ev.options.max_series} series, which is the limit (max_series)")
+            raise LimitExceeded(
+                f"the query selects more than {ev.options.max_series} series, which is the limit (max_series, max_fetched_series)"
+            )
         if len(batch):
             batch = with_reset_hints(_prepared(ev, batch), reset)
             yield without_buckets(batch) if selector in ev.plan.bucketless else batch

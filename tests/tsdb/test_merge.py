@@ -23,11 +23,13 @@ from tests.tsdb.batches import (
     same_samples,
     samples_of,
 )
+from tsdb.kernel.downsample import COUNT, FIRST_MS
 from tsdb.kernel.merge import merge_runs
 from tsdb.merge import MergeSource, compare_labels, merge_batches, merge_streams, merge_tables
 from tsdb.model.labels import Labels
 from tsdb.model.series import STALE_BITS, SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
+from tsdb.model.windows import windows_of
 
 
 def total_order(bits: int) -> int:
@@ -185,3 +187,34 @@ def test_the_stale_marker_loses(value: float) -> None:
     row = Labels.of({"__name__": "m"})
     parts = [batch_of({row: [(1, STALE_BITS)]}), batch_of({row: [(1, float_bits(value))]})]
     assert samples_of(merge_batches(parts)) == samples_of(merge_batches(parts[::-1])) == {row: [(1, float_bits(value))]}
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(0, 12), st.booleans()), max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_raw_samples_inside_a_window_of_their_series_are_left_out(picks: list[tuple[int, int, int, bool]]) -> None:
+    """Windows end at multiples of ten; a raw sample in front of the first sample of its window stays."""
+    windows = {(s, -(-t // 10) * 10): span for s, t, span, is_window in picks if is_window}
+    raw = {(s, t) for s, t, _, is_window in picks if not is_window}
+    merged = merge_batches([batch_at(sorted(raw)), batch_at(sorted(windows), [min(windows[key], 9) for key in sorted(windows)])])
+    inside = {(s, t) for s, t in raw if any(w == s and end - min(span, 9) <= t < end for (w, end), span in windows.items())}
+    assert [(s, t) for s, samples in enumerate(by_series(merged)) for t in samples] == sorted((raw - inside) | set(windows))
+    assert bool(merged.warnings) == bool(inside)
+
+
+def batch_at(samples: Sequence[tuple[int, int]], first_ms: Sequence[int] | None = None) -> SeriesBatch:
+    """Samples by (series, time), of 3 series; with first_ms, windows that begin so long before."""
+    offsets = np.searchsorted([s for s, _ in samples], np.arange(4)).astype(np.int64)
+    times = np.array([t for _, t in samples], np.int64)
+    batch = SeriesBatch(SeriesTable.of([Labels.of({"i": str(i)}) for i in range(3)]), offsets, times, np.ones(len(times)))
+    if first_ms is None:
+        return batch
+    windows = windows_of(batch)
+    windows[FIRST_MS], windows[COUNT] = first_ms, 2
+    return replace(batch, windows=windows, resolution_ms=10)
+
+
+def by_series(batch: SeriesBatch) -> list[list[int]]:
+    found: list[list[int]] = [[], [], []]
+    for i, labels in enumerate(batch.series.rows()):
+        found[int(labels.get("i"))] = batch.t_ms[batch.offsets[i] : batch.offsets[i + 1]].tolist()
+    return found
