@@ -25,12 +25,13 @@ HEADERS = {
 
 
 class Template:
-    """The WriteRequest of some series with one sample each."""
+    """The WriteRequest of one or more scrapes of some series: as senders do, a message for each sample, scrape after scrape."""
 
-    def __init__(self, series: Sequence[Labels]) -> None:
-        parts, self._values, self._times = [], np.empty(len(series), np.int64), np.empty(len(series), np.int64)
+    def __init__(self, series: Sequence[Labels], scrapes: int = 1) -> None:
+        count = len(series) * scrapes
+        parts, self._values, self._times = [], np.empty(count, np.int64), np.empty(count, np.int64)
         at = 0
-        for i, labels in enumerate(series):
+        for i, labels in enumerate([*series] * scrapes):
             sample = b"\x12" + bytes([9 + 1 + TIME_BYTES]) + b"\x09" + bytes(8) + b"\x10" + bytes(TIME_BYTES)
             message = labels.encode() + sample
             head = b"\x0a" + varint(len(message))
@@ -39,12 +40,20 @@ class Template:
             parts += [head, message]
         self._bytes = np.frombuffer(b"".join(parts), np.uint8).copy()
 
-    def body(self, t_ms: int, values: np.ndarray) -> bytes:
-        """The snappy-compressed request with all samples at one time; values f64[n]."""
+    def body(self, t_ms: int | np.ndarray, values: np.ndarray) -> bytes:
+        """The snappy-compressed request; t_ms of each scrape, values f64[scrapes * n]."""
         eight = np.ascontiguousarray(values, np.float64).view(np.uint8).reshape(-1, 8)
         self._bytes[self._values[:, None] + np.arange(8)] = eight
-        self._bytes[self._times[:, None] + np.arange(TIME_BYTES)] = np.frombuffer(varint(t_ms), np.uint8)
+        times = _varints(np.atleast_1d(t_ms))
+        self._bytes[self._times[:, None] + np.arange(TIME_BYTES)] = np.repeat(times, len(values) // len(times), axis=0)
         return bytes(cramjam.snappy.compress_raw(self._bytes.tobytes()))
+
+
+def _varints(t_ms: np.ndarray) -> np.ndarray:
+    """The varints u8[k, TIME_BYTES] of times i64[k]."""
+    digits = t_ms[:, None] >> (7 * np.arange(TIME_BYTES)) & 0x7F
+    digits[:, :-1] |= 0x80
+    return digits.astype(np.uint8)
 
 
 def fleet(size: int, *, metric: str = "http_requests_total") -> list[Labels]:
@@ -106,13 +115,18 @@ def rounds(
     gap_ms: int,
     count: int,
     streams: int = 4,
+    scrapes: int = 1,
 ) -> list[Iterator[bytes]]:
-    """`count` scrapes of every template, spread over streams by template; values(round, template) gives f64[n]."""
+    """`count` scrapes of every template, spread over streams by template; values(round, template) gives f64[n].
+
+    Templates of several scrapes are told by `scrapes`, which divides `count`.
+    """
 
     def stream(number: int) -> Iterator[bytes]:
-        for i in range(count):
+        for i in range(0, count, scrapes):
+            t_ms = start_ms + (i + np.arange(scrapes)) * gap_ms
             for j in range(number, len(templates), streams):
-                yield templates[j].body(start_ms + i * gap_ms, values(i, j))
+                yield templates[j].body(t_ms, np.concatenate([values(i + later, j) for later in range(scrapes)]))
 
     return [stream(number) for number in range(streams)]
 

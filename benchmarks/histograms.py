@@ -1,6 +1,6 @@
 """Time of queries over native histograms, beside Prometheus over the same samples, both fed by remote write.
 
-usage: python -m benchmarks.histograms [--series N] [--hours H] [--runs N]
+usage: python -m benchmarks.histograms [--series N] [--hours H] [--runs N] [--query NAME]
 """
 
 import argparse
@@ -25,6 +25,7 @@ from tsdb.model.labels import METRIC_NAME, Labels, varint
 
 METRIC = "request_seconds"
 QUERIES = {
+    "quantile by pod": f"histogram_quantile(0.99, sum by (pod) (rate({METRIC}[5m])))",
     "quantile of sum": f"histogram_quantile(0.99, sum(rate({METRIC}[5m])))",
     "quantile by job": f"histogram_quantile(0.9, sum by (job) (rate({METRIC}[5m])))",
     "rate of count": f"sum by (job) (histogram_count(rate({METRIC}[5m])))",
@@ -35,6 +36,8 @@ QUERIES = {
 KINDS = 100
 """Series i has the histograms of kind i % KINDS: making each by itself would take longer than all else."""
 BUCKETS, SCHEMA = 40, 3
+PROMETHEUS_FLAGS = ("--enable-feature=native-histograms", "--query.timeout=1h", "--query.max-samples=500000000")
+"""Its own limits would end the queries over thousands of series."""
 
 
 def main() -> None:
@@ -43,26 +46,27 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1)
     parser.add_argument("--step", type=int, default=60, help="seconds")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--query", action="append", choices=list(QUERIES), help="only these")
     choice = parser.parse_args()
+    queries = {name: text for name, text in QUERIES.items() if not choice.query or name in choice.query}
     count = int(choice.hours * 3_600_000 / SCRAPE_MS)
     end_ms = int(time.time() * 1000) // 60_000 * 60_000
     start_ms = end_ms - (count - 1) * SCRAPE_MS
     with tempfile.TemporaryDirectory() as name, ExitStack() as running:
-        flag = "--enable-feature=native-histograms"
         programs = {
             "treering": running.enter_context(treering(Path(name) / "treering")),
-            "prometheus": running.enter_context(prometheus(Path(name) / "prometheus", flag)),
+            "prometheus": running.enter_context(prometheus(Path(name) / "prometheus", *PROMETHEUS_FLAGS)),
         }
         for peer, program in programs.items():
             load(program, peer, start_ms, count, choice.series)
         time.sleep(SETTLE_S)
-        timings = {query: ask(programs, text, start_ms, end_ms, choice) for query, text in QUERIES.items()}
+        timings = {query: ask(programs, text, start_ms, end_ms, choice) for query, text in queries.items()}
     report(timings, choice)
 
 
 def load(program: Program, peer: str, start_ms: int, count: int, series: int) -> None:
     keys = [
-        Labels.of({METRIC_NAME: METRIC, "job": f"job-{i % 10}", "instance": f"10.0.{i // 100}.{i % 100}:8080"}).encode()
+        Labels.of({METRIC_NAME: METRIC, "job": f"job-{i % 10}", "pod": f"api-{i // 10:05}", "path": f"/api/v1/{i % 10}"}).encode()
         for i in range(series)
     ]
     send(program.url, program.write_path, [bodies(keys, start_ms, count)])

@@ -82,7 +82,14 @@ def treering(folder: Path, *flags: str, ready_s: float = 60, port: int = 0) -> P
 
 def victoria(folder: Path, *flags: str) -> Program:
     port = free_port()
-    command = [VICTORIA, f"-storageDataPath={folder}", f"-httpListenAddr=127.0.0.1:{port}", "-retentionPeriod=100y", *flags]
+    command = [
+        VICTORIA,
+        f"-storageDataPath={folder}",
+        f"-httpListenAddr=127.0.0.1:{port}",
+        "-retentionPeriod=100y",
+        "-search.maxPointsPerTimeseries=100000",  # a subquery of a minute's step over 30 days has more than the default allows
+        *flags,
+    ]
     return start(command, folder.with_suffix(".log"), port, "/health")
 
 

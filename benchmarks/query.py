@@ -57,8 +57,14 @@ MORE = {
 """Twelve more, for the wide comparison."""
 
 
+ANSWER_S = 3_600
+"""How long a peer may take for one answer."""
 SETTLE_S = 5
 """After the load: merges and compactions that it set off are done then."""
+QUIET_S = 70
+"""Our compactor looks for work every 30 s: after two looks without a new block there is none."""
+LONG_HOURS = 48
+"""Of so much there is something to compact and to downsample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,8 @@ def main() -> None:
         for peer, program in programs.items():
             load(program, peer, start_ms, choice)
         time.sleep(SETTLE_S)
+        if choice.hours > LONG_HOURS and "treering" in programs:
+            wait_compacted(programs["treering"])
         results: dict[str, dict[str, Timing]] = {peer: {} for peer in programs}
         for query, text in queries.items():
             for peer, timing in ask(programs, text, start_ms, end_ms, choice).items():
@@ -102,12 +110,26 @@ def main() -> None:
 def load(program: Program, peer: str, start_ms: int, choice: argparse.Namespace) -> None:
     """Send all samples; those of Treering are flushed to blocks unless they are wanted in memory."""
     labels = fleet(choice.series, metric=METRIC)
-    templates = [Template(labels[at : at + SERIES_A_REQUEST]) for at in range(0, len(labels), SERIES_A_REQUEST)]
     count = int(choice.hours * 3_600_000 / SCRAPE_MS)
+    scrapes = math.gcd(count, max(1, SERIES_A_REQUEST // choice.series))
+    templates = [Template(labels[at : at + SERIES_A_REQUEST], scrapes) for at in range(0, len(labels), SERIES_A_REQUEST)]
     values = counters_and_gauges(choice.series, count)
-    send(program.url, program.write_path, rounds(templates, values, start_ms=start_ms, gap_ms=SCRAPE_MS, count=count, streams=1))
+    streams = rounds(templates, values, start_ms=start_ms, gap_ms=SCRAPE_MS, count=count, streams=1, scrapes=scrapes)
+    send(program.url, program.write_path, streams)
     if peer == "treering" and not choice.head:
         urllib.request.urlopen(program.url + "/ingester/flush", timeout=600).close()
+
+
+def wait_compacted(program: Program) -> None:
+    """Wait until the compactor makes no more blocks."""
+    seen, since_s = "", time.monotonic()
+    while time.monotonic() - since_s < QUIET_S:
+        time.sleep(1)
+        with urllib.request.urlopen(program.url + "/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+        events = "".join(line for line in lines if line.startswith("treering_compactor_blocks_total"))
+        if events != seen:
+            seen, since_s = events, time.monotonic()
 
 
 def ask(programs: dict[str, Program], text: str, start_ms: int, end_ms: int, choice: argparse.Namespace) -> dict[str, Timing]:
@@ -130,7 +152,7 @@ def ask(programs: dict[str, Program], text: str, start_ms: int, end_ms: int, cho
 
 def post(program: Program, body: str) -> bytes:
     """The answer to a range query, unpacked. RuntimeError unless it is a success."""
-    connection = http.client.HTTPConnection(program.url.removeprefix("http://"), timeout=300)
+    connection = http.client.HTTPConnection(program.url.removeprefix("http://"), timeout=ANSWER_S)
     connection.request("POST", "/api/v1/query_range", body, {"Content-Type": "application/x-www-form-urlencoded"})
     response = connection.getresponse()
     data = response.read()

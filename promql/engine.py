@@ -16,9 +16,8 @@ from promql.matrix import Matrix, Scalar, Steps, Value
 from promql.matrix_rows import non_empty
 from promql.measure import finish_stats
 from promql.names import settle
-from promql.plan import make_plan
+from promql.plan import make_plan, plan_of
 from promql.syntax.ast import Expr, MatrixSelector, Subquery
-from promql.syntax.parser import parse
 from tsdb.model.errors import BadData, LimitExceeded
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Source
@@ -93,9 +92,11 @@ def _start(
     clock: Callable[[], float] | None,
 ) -> Evaluation:
     began_s = clock() if clock is not None else 0.0
-    expr = parse(query, features=options.features, functions=options.functions) if isinstance(query, str) else query
-    notes = Annotations(query if isinstance(query, str) else "")
-    ev = Evaluation(source, make_plan(expr, steps), steps, options, notes, deadline, executor, clock)
+    if isinstance(query, str):
+        plan, notes = plan_of(query, steps, options.features, options.functions), Annotations(query)
+    else:
+        plan, notes = make_plan(query, steps), Annotations("")
+    ev = Evaluation(source, plan, steps, options, notes, deadline, executor, clock)
     ev.stats.preparation_s = clock() - began_s if clock is not None else 0.0
     return ev
 

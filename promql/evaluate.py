@@ -7,6 +7,7 @@ elsewhere: `window` and `select` read samples; `functions`, `aggregate` and `bin
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from promql.functions.absent import absent_labels
 from promql.matrix import I64, Matrix, Scalar, Steps, Value
 from promql.matrix_rows import concat_matrices, non_empty
 from promql.measure import count_windows, counted_windows, measured, measured_stream, name_of, taken_again, uncounted
-from promql.names import mark, settle
+from promql.names import mark, merge_equal, settle
 from promql.operators import aggregate, binary
 from promql.plan import duration_ms
 from promql.reading import (
@@ -136,7 +137,7 @@ def _raw_samples(ev: Evaluation, expr: MatrixSelector | Subquery, at: Steps) -> 
     if isinstance(expr, MatrixSelector):
         return read_raw(ev, expr.selector, windows)
     inner = [*uncounted(ev, _inner(ev, expr, windows))]
-    samples = as_samples(settle(concat_matrices(inner or [Matrix.empty(at)])))
+    samples = as_samples(settle(_together(inner, at)))
     count_windows(ev, samples, windows)
     return samples
 
@@ -171,7 +172,8 @@ def _aggregate(ev: Evaluation, node: Aggregate, steps: Steps) -> Value:
     if not aggregate.folds(node.op) or not _flows(ev, node.expr, steps):
         param = None if node.param is None else evaluate(ev, node.param, steps)
         assert not isinstance(param, Matrix), "the parser lets no vector be a parameter"
-        return aggregate.aggregate(node, _matrix(evaluate(ev, node.expr, steps)), param, ev.notes)
+        value, check = _matrix(evaluate(ev, node.expr, steps)), partial(check_deadline, ev)
+        return aggregate.aggregate(node, value, param, ev.notes, check)
     accumulator = aggregate.Accumulator.start(node, steps)
     for matrix in stream(ev, node.expr, steps):
         hold(ev, matrix.values.size)
@@ -263,7 +265,7 @@ def stream(ev: Evaluation, expr: Expr, steps: Steps) -> Iterator[Matrix]:
             parts.clear()
         yield settled
     if shared and parts and told(ev) == before:
-        keep(ev, expr, steps, concat_matrices(parts))
+        keep(ev, expr, steps, _together(parts[1:], steps))
 
 
 def _stream(ev: Evaluation, expr: Expr, steps: Steps) -> Iterator[Matrix]:
@@ -362,7 +364,12 @@ def _whole(ev: Evaluation, expr: Expr, steps: Steps) -> Matrix:
     for matrix in stream(ev, expr, steps):
         hold(ev, matrix.values.size)
         parts.append(matrix)
-    return concat_matrices(parts or [Matrix.empty(steps)])
+    return _together(parts, steps)
+
+
+def _together(parts: list[Matrix], steps: Steps) -> Matrix:
+    """All parts as one. Each has its names settled, but series of two may only now turn out to be the same."""
+    return merge_equal(concat_matrices(parts)) if len(parts) > 1 else parts[0] if parts else Matrix.empty(steps)
 
 
 def _range_argument(call: Call) -> MatrixSelector | Subquery:

@@ -24,14 +24,22 @@ def mark(matrix: Matrix) -> Matrix:
 
 
 def settle(matrix: Matrix) -> Matrix:
-    """The marked names removed, and series merged that are the same without them.
+    """The marked names removed, and series merged that are the same without them; no two must be the same with them.
 
     QueryFailed where two of them have a sample at one step.
     """
-    if matrix.drop_name is None or not matrix.drop_name.any():
-        return merge_equal(replace(matrix, drop_name=None))
+    if matrix.drop_name is None:
+        return matrix
+    if not matrix.drop_name.any():
+        return replace(matrix, drop_name=None)
     series = without_labels(matrix.series, METADATA_LABELS, matrix.drop_name)
-    return merge_equal(replace(matrix, series=series, drop_name=None))
+    settled = replace(matrix, series=series, drop_name=None)
+    return settled if matrix.drop_name.all() and _same_metadata(matrix.series) else merge_equal(settled)
+
+
+def _same_metadata(series: SeriesTable) -> bool:
+    """Whether all series are of one metric: what goes then tells none of them from another."""
+    return all(bool(np.all(ids == ids[0])) for name, ids in zip(series.names, series.ids, strict=True) if name in METADATA_LABELS)
 
 
 def without_labels(series: SeriesTable, names: tuple[str, ...], rows: Bool) -> SeriesTable:

@@ -5,7 +5,9 @@ What this leaves to the engine: every decision that depends on data.
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from promql.fold import fold
 from promql.matrix import Steps
@@ -15,6 +17,7 @@ from promql.syntax.ast import (
     Binary,
     Call,
     Duration,
+    Definition,
     DurationExpr,
     Expr,
     MatrixSelector,
@@ -25,6 +28,7 @@ from promql.syntax.ast import (
     Unary,
     VectorSelector,
 )
+from promql.syntax.parser import CACHED_QUERIES, MAX_CACHED_CHARS, parse
 from promql.syntax.typecheck import children, walk
 from tsdb.model.errors import BadData
 
@@ -71,6 +75,38 @@ class Plan:
     shared: frozenset[Expr]
     summaries: frozenset[Expr]
     bucketless: frozenset[Expr]
+
+
+def plan_of(text: str, query: Steps, features: frozenset[str], functions: Sequence[Definition] = ()) -> Plan:
+    """The plan of a query's text. Errors are those of `parse` and `make_plan`.
+
+    Plans that are the same for all steps come from a bounded cache where their text was asked before.
+    """
+    if len(text) > MAX_CACHED_CHARS:
+        return make_plan(parse(text, features=features, functions=functions), query)
+    expr, plan = _plan_cached(text, features, tuple(definition for definition in functions if definition.name in text))
+    return make_plan(expr, query) if plan is None else plan
+
+
+@lru_cache(CACHED_QUERIES)
+def _plan_cached(text: str, features: frozenset[str], functions: tuple[Definition, ...]) -> tuple[Expr, Plan | None]:
+    """The tree, and the plan unless it follows from the steps."""
+    expr = parse(text, features=features, functions=functions)
+    return expr, None if any(map(_asks_for_steps, walk(expr))) else make_plan(expr, Steps.instant(0))
+
+
+def _asks_for_steps(node: Expr) -> bool:
+    """Whether a node is written in terms of the query's start, end, range or step."""
+    match node:
+        case VectorSelector():
+            return isinstance(node.offset, DurationExpr) or (node.at is not None and bool(node.at.edge))
+        case MatrixSelector():
+            return isinstance(node.range, DurationExpr) or _asks_for_steps(node.selector)
+        case Subquery():
+            durations = (node.offset, node.range, node.step)
+            return any(isinstance(one, DurationExpr) for one in durations) or (node.at is not None and bool(node.at.edge))
+        case _:
+            return False
 
 
 def make_plan(expr: Expr, query: Steps) -> Plan:

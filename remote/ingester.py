@@ -17,6 +17,7 @@ from remote.limits import Limits, LimitsTable
 from remote.tenant_store import KEEP_FLUSHED_MS, TenantStore
 from remote.tenants import check_tenant
 from tsdb.block.meta import BlockMeta
+from tsdb.block.page_cache import PageCache
 from tsdb.bucket.bucket import Bucket, PrefixBucket
 from tsdb.compaction.tombstones import Tombstone
 from tsdb.head.exemplars import ExemplarSeries
@@ -76,12 +77,13 @@ class Ingester:
         now_ms: int,
         entropy: Callable[[int], bytes] = os.urandom,
         announce: Announce | None = None,
+        page_cache: PageCache | None = None,
     ) -> None:
         """Replays the logs of all tenants found in `directory`. `announce` is told of each block before the head forgets it."""
         self.id = id
         self._directory, self._bucket, self._limits = directory, bucket, limits
         self._options = options or IngesterOptions()
-        self._entropy, self._announce = entropy, announce
+        self._entropy, self._announce, self._page_cache = entropy, announce, page_cache
         self._lock = threading.Lock()
         self._tenants: dict[str, _Tenant] = {}
         self._closed = False
@@ -230,7 +232,7 @@ class Ingester:
     def _make(self, tenant: str, place: _Tenant, now_ms: int) -> TenantStore:
         try:
             options = head_options(self._limits.of(tenant), self._options)
-            head = Head.open(self._directory / tenant, options=options, now_ms=now_ms)
+            head = Head.open(self._directory / tenant, options=options, now_ms=now_ms, page_cache=self._page_cache)
         except (TreeringError, OSError) as error:
             place.broken = f"ingester {self.id}: the data of tenant {tenant!r} cannot be opened: {error}"
             raise Unavailable(place.broken) from error

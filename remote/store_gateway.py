@@ -16,11 +16,12 @@ from remote.blocks import GuardedBlock, Stretch, Told, coarser_only, damage
 from remote.tenants import check_tenant
 from tsdb.block.block import Block
 from tsdb.block.meta import BlockMeta
+from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import PartCache
 from tsdb.block.run import BlockPiece, BlockRun
 from tsdb.bucket.bucket import Bucket, PrefixBucket
 from tsdb.compaction.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
-from tsdb.compaction.coverage import Piece, cover, layers
+from tsdb.compaction.coverage import Piece, cover
 from tsdb.compaction.tombstones import BuriedSource, Tombstone
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData
@@ -37,7 +38,6 @@ IDLE_MS = 600_000
 IGNORE_AFTER_MS = 3_600_000
 """How long a block that others replace is read after it was marked: each reader refreshes three times in it, and knows those."""
 INDEX_CACHE_BYTES, PAGE_CACHE_BYTES = 128 << 20, 256 << 20
-"""A sample of an opened page takes about 2 bytes: a hundred million of them."""
 _STRIPES = 64
 """Locks over the tenants: an index is read by one thread at a time, lest an older reading replace a newer one."""
 
@@ -79,7 +79,7 @@ class StoreGateway:
     def __init__(self, bucket: Bucket, options: GatewayOptions | None = None, *, executor: Executor | None = None) -> None:
         self.options = options or GatewayOptions()
         self.index_cache = PartCache(self.options.index_cache_bytes)
-        self.page_cache = PartCache(self.options.page_cache_bytes)
+        self.page_cache = PageCache(self.options.page_cache_bytes)
         self._bucket, self.executor = bucket, executor
         self._lock = threading.Lock()
         self._loading = [threading.Lock() for _ in range(_STRIPES)]
@@ -212,7 +212,7 @@ class _TenantSource:
         sources: list[Source] = []
         coverage = cover([block.meta for block in known.live], selection)
         plain = [piece for piece in coverage.pieces if piece.meta.resolution_ms == 0 and not tombstones[piece.meta.ulid]]
-        sources += [self._run(pieces) for pieces in layers(plain)]
+        sources += [self._run(plain)] if plain else []
         others = [piece for piece in coverage.pieces if piece.meta.resolution_ms or tombstones[piece.meta.ulid]]
         for piece in (*others, *(coverage.coarser_only if labels_only else ())):
             meta, buried = piece.meta, tombstones[piece.meta.ulid]

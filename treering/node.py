@@ -259,6 +259,7 @@ class Node:
             options,
             now_ms=now_ms,
             announce=partial(self.upkeep.announce, name),
+            page_cache=self.store_gateway.page_cache,
         )
         for tenant, store in ingester.stores().items():
             for damage in store.head.replayed.damage:

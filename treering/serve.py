@@ -19,6 +19,7 @@ from treering.config import Config
 from treering.http.api import make_app
 from treering.http.connection import BoundedConnection
 from treering.node import Node
+from treering.resident import release_unused, share_one_heap
 from treering.self_scrape import SelfScrape
 from treering.telemetry import start_logging
 from treering.version import VERSION
@@ -27,14 +28,17 @@ from tsdb.model.errors import TreeringError, Unavailable
 
 log = logging.getLogger("treering.serve")
 
-LARGEST_REUSED_BYTES = (32 << 20) - 4096
-"""glibc's own upper bound for that threshold."""
+LARGEST_REUSED_BYTES = (16 << 20) - 8192
+"""A request's arrays and a query's batches are smaller; those of sealing and of compaction go back to the system."""
 
 GC_THRESHOLD = 20_000
 """New objects before the collector looks; requests leave no cycles, so the default of 700 finds nothing, often."""
 
 FIRST_ROUND_S = 0.05
 """When background work first runs: at once, so that a new store has its own metrics to show."""
+
+RELEASE_S = 60
+"""How often memory that is not needed goes back to the system."""
 
 GRACE_S = 10
 """How long requests under way may go on after Ctrl-C."""
@@ -64,6 +68,7 @@ def serve(config: Config, say: Callable[[str], None] = print) -> None:
 
 def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began: float) -> None:
     app = make_app(node)
+    release_unused()
     gc.freeze()  # what lives now lives until the end; collections need not look at it again
     gc.set_threshold(GC_THRESHOLD, 20, 50)
     settings = uvicorn.Config(
@@ -81,6 +86,7 @@ def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began:
     stop = threading.Event()
     threads = [
         _repeat(node.tick, "tick", every_s=node.config.tick_s, stop=stop),
+        _repeat(release_unused, "release", every_s=RELEASE_S, stop=stop),
         _repeat(SelfScrape(node).run, "self-scrape", every_s=node.config.self_scrape_s, stop=stop),
         _repeat(partial(node.compact, stop.is_set), "compact", every_s=node.config.compact_s, stop=stop),
     ]
@@ -122,12 +128,13 @@ def _repeat(work: Callable[[], None], name: str, *, every_s: float, stop: thread
 
 
 def _keep_freed_memory() -> None:
-    """Make the C allocator reuse arrays of up to 32 MiB instead of giving them back to the system after each request.
+    """Make the C allocator reuse arrays of up to 16 MiB instead of giving them back to the system after each request.
 
     glibc raises its threshold to the largest block it has seen freed; without that, faulting the pages in again took nearly
     half of the time of decoding a write.
     """
     np.empty(LARGEST_REUSED_BYTES, np.uint8)
+    share_one_heap()
 
 
 def _listen(config: Config) -> socket.socket:
@@ -148,7 +155,7 @@ def _listen(config: Config) -> socket.socket:
 
 
 def _compile_once(say: Callable[[str], None]) -> "subprocess.Popen[bytes] | None":
-    notice = threading.Timer(1.5, say, ["Compiling kernels for this machine, once: about ten seconds ..."])
+    notice = threading.Timer(1.5, say, ["Compiling kernels for this machine, once: some ten seconds ..."])
     notice.start()
     try:
         return warm_kernels()

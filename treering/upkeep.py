@@ -106,7 +106,8 @@ class Upkeep:
             "treering_store_blocks_damaged", "Blocks whose meta.json is unreadable.", sum(len(b.inventory.damaged) for b in asked)
         )
         yield Gauge("treering_compactor_jobs_waiting", "Compaction jobs left for later rounds.", self._waiting)
-        for name, cache in (("index", self._gateway.index_cache), ("page", self._gateway.page_cache)):
+        pages = self._gateway.page_cache
+        for name, cache in (("index", self._gateway.index_cache), ("page", pages.opened), ("value", pages.values)):
             yield Gauge(f"treering_store_{name}_cache_bytes", f"Bytes in the {name} cache.", cache.size_bytes)
             yield Gauge(f"treering_store_{name}_cache_hits", f"Hits of the {name} cache.", cache.hits)
             yield Gauge(f"treering_store_{name}_cache_misses", f"Misses of the {name} cache.", cache.misses)

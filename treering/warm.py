@@ -1,19 +1,27 @@
-"""Compile or load kernels before the first request: one small journey through a throw-away store.
+"""Compile or load kernels before the first request: small journeys through a throw-away store.
 
-On the very first start of an installation a helper process compiles those of the wire and of queries at the same time, and then the
-rarer ones; Numba's cache on disk brings them together.
+Until all kernels are compiled, each start shares the work with a helper process: the server takes those of memory and of answers,
+the helper those of the wire and of most windows, half of the time each. Then the server is ready, and the helper goes on with those
+of blocks and with rare ones, which are first needed later; Numba's cache on disk brings them together. The helper leaves a mark
+beside them when all are there, so that a start after an upgrade, or after one that was cut short, shares the work again.
 """
 
 import gc
+import hashlib
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import numba
 import numpy as np
+from llvmlite import binding
 
-from promql.engine import query_instant, query_range
+import tsdb.kernel
+from promql.engine import Answer, query_instant, query_range
 from promql.matrix import Steps
 from remote.wire.client import encode_v1, encode_v2
 from remote.wire.decode import decode_write
@@ -25,69 +33,117 @@ from tsdb.kernel.hash import hash_bytes
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Selection
+from tsdb.model.windows import RESOLUTIONS_MS, windows_of
 from tsdb.model.write import WriteBatch
 
 QUERIES = (
-    "up",
-    "up + on(job) up * 0.5",
     "sum by (job) (rate(up[2m]))",
-    "topk(1, max_over_time(up[2m]))",
-    "quantile(0.5, quantile_over_time(0.5, up[2m]))",
-    "avg_over_time(up[2m:1m])",
+    "topk(1, up + on(job) up * 0.5)",
     "label_replace(up, 'x', '$1', 'job', '(.*)')",
 )
-"""Together they reach the kernels that nearly every dashboard uses."""
+WINDOW_QUERIES = ("max_over_time(up[2m])",)
+"""Together they reach the kernels that nearly every dashboard uses; these reach none that the others do."""
 
 RARER_QUERIES = (
     "histogram_quantile(0.9, label_replace(up, 'le', '1', 'job', 'a') or label_replace(up, 'le', '+Inf', 'job', 'b'))",
 )
 STEP_MS, POINTS = 5_000, 40
 
+MARK = "treering.nbm"
+"""The file beside the compiled kernels that says of which state of their sources, of Numba and of the machine all are there. It is
+named like Numba's (nbi, nbc), to be removed together with them."""
+
 
 def warm_kernels() -> "subprocess.Popen[bytes] | None":
     """Make all that a first dashboard needs ready; some ten seconds on the very first start, tenths of a second on later ones.
 
-    On the first start, returns the helper process that goes on with what is rarely needed; the caller ends it.
+    On the first start, returns the helper process that goes on with what is needed later; the caller ends it.
     """
     helper = None if _compiled() else subprocess.Popen([sys.executable, "-m", "treering.warm"], stdout=subprocess.PIPE)
     collecting = gc.isenabled()
     gc.disable()  # the compiler makes millions of objects that live; collecting among them takes a tenth of its time
     try:
-        _store_journey()
+        _memory_journey()
+        for answer in query_journey(QUERIES):
+            query_response(answer)
         if helper is not None and helper.stdout is not None:
             helper.stdout.readline()  # it has compiled what the rest needs, or has failed; then that is compiled here
-        _decode(1)
-        query_journey(QUERIES)
+        _wire_and_windows()
+        if helper is None:
+            _block_journey()
     finally:
         if collecting:
             gc.enable()
     return helper
 
 
-def query_journey(queries: Sequence[str]) -> None:
-    """Ask everything over samples in memory: the kernels of the language and of answers, and no others."""
+def query_journey(queries: Sequence[str]) -> list[Answer]:
+    """The answers of queries over samples in memory: the kernels of the language, and no others."""
     steps = Steps((POINTS // 2) * STEP_MS, (POINTS - 1) * STEP_MS, 30_000)
-    for text in queries:
-        query_response(query_range(_Samples(), text, steps))
-        query_response(query_instant(_Samples(), text, steps.end_ms))
+    ranges = [query_range(_Samples(), text, steps) for text in queries]
+    return ranges + [query_instant(_Samples(), text, steps.end_ms) for text in queries]
+
+
+def help_to_compile() -> None:
+    """The helper process: says "ready" once what the server waits for is compiled, and leaves the mark once all is."""
+    _wire_and_windows()
+    print("ready", flush=True)
+    _block_journey()
+    query_journey(RARER_QUERIES)
+    _downsampled_journey()
+    _decode(2)
+    with suppress(OSError):  # the next start then shares the work once more
+        _mark().write_text(_state())
 
 
 def _compiled() -> bool:
-    """Whether an earlier start has left compiled kernels where this one looks for them."""
-    place = hash_bytes.stats.cache_path
-    return place is not None and any(Path(place).glob("*.nbi"))
+    """Whether a helper has compiled all kernels, as they are now, where this process looks for them."""
+    with suppress(OSError):
+        return _mark().read_text() == _state()
+    return False
 
 
-def _store_journey() -> None:
-    """Write, flush, read back: the kernels of the head and of blocks."""
+def _mark() -> Path:
+    return Path(hash_bytes.stats.cache_path or tempfile.gettempdir()) / MARK
+
+
+def _state() -> str:
+    """A digest of what the compiled kernels depend on: their sources' sizes and times, which Numba looks at too, Numba, the CPU."""
+    sources = sorted(Path(tsdb.kernel.__file__).parent.glob("*.py"))
+    stamps = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sources]
+    return hashlib.sha256("\n".join([numba.__version__, binding.get_host_cpu_name(), *stamps]).encode()).hexdigest()
+
+
+def _memory_journey() -> None:
+    """Write, and read back from memory: the kernels of the head."""
+    with tempfile.TemporaryDirectory() as folder:
+        node = Node(Config(data=folder, wal_sync="os"))
+        start_ms = node.now_ms() - POINTS * STEP_MS
+        node.push("anonymous", _batch(start_ms))
+        node.query(("anonymous",), Query("up", start_ms, node.now_ms(), 30_000))
+        node.close(flush=False)
+
+
+def _block_journey() -> None:
+    """Write, flush, read back what is in a block only, and what is in memory too: the kernels of blocks and of merging."""
     with tempfile.TemporaryDirectory() as folder, Node(Config(data=folder, wal_sync="os")) as node:
         start_ms = node.now_ms() - POINTS * STEP_MS
-        batch = _batch(start_ms)
-        node.push("anonymous", batch)
-        for _ in ("head", "block", "both"):
+        for _ in ("block", "both"):
+            node.push("anonymous", _batch(start_ms))
             node.query(("anonymous",), Query("up", start_ms, node.now_ms(), 30_000))
             node.flush()
-            node.push("anonymous", batch)
+            node.query(("anonymous",), Query("up", start_ms, node.now_ms(), 30_000))
+
+
+def _wire_and_windows() -> None:
+    _decode(1)
+    query_journey(WINDOW_QUERIES)
+
+
+def _downsampled_journey() -> None:
+    """A function over downsampled samples."""
+    window_ms = RESOLUTIONS_MS[0]
+    query_range(_Samples(window_ms), "rate(up[30m])", Steps(6 * window_ms, 12 * window_ms, window_ms))
 
 
 def _decode(version: int) -> None:
@@ -107,12 +163,17 @@ def _rows() -> list[Labels]:
 
 
 class _Samples:
-    """A `Source` of two short series."""
+    """A `Source` of two short series; with a resolution, of windows."""
+
+    def __init__(self, resolution_ms: int = 0) -> None:
+        self._resolution_ms = resolution_ms
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
-        times = np.tile(np.arange(POINTS, dtype=np.int64) * STEP_MS, 2)
+        times = np.tile(np.arange(POINTS, dtype=np.int64) * (self._resolution_ms or STEP_MS), 2)
         offsets = np.array([0, POINTS, 2 * POINTS], np.int64)
         batch = SeriesBatch(SeriesTable.of(_rows()), offsets, times, np.arange(2 * POINTS) / 7)
+        if self._resolution_ms:
+            batch = replace(batch, windows=windows_of(batch), resolution_ms=self._resolution_ms)
         yield batch.clip(selection.start_ms, selection.end_ms)
 
     def series(self, selection: Selection) -> SeriesTable:
@@ -121,8 +182,4 @@ class _Samples:
 
 if __name__ == "__main__":
     gc.disable()
-    _decode(1)
-    query_journey(QUERIES)
-    print("ready", flush=True)
-    query_journey(RARER_QUERIES)
-    _decode(2)
+    help_to_compile()

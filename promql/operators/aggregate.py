@@ -4,6 +4,7 @@ The operators of one number for each group run over batches (`Accumulator`), so 
 holds one batch and one result. The others choose among all series or need all values at once (`promql.operators.aggregate_whole`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,8 +34,12 @@ COUNTS_ANYTHING = ("count", "group")
 ADDS_HISTOGRAMS = ("sum", "avg")
 
 
-def aggregate(node: Aggregate, value: Matrix, param: Scalar | str | None, notes: Annotations) -> Matrix:
+def aggregate(
+    node: Aggregate, value: Matrix, param: Scalar | str | None, notes: Annotations, check: Callable[[], None] = lambda: None
+) -> Matrix:
     """The aggregation `node` of `value`; `param` is the evaluated parameter of topk, quantile, count_values and the like.
+
+    `check` is called now and then where that takes long, and ends it by raising.
 
     Groups stand in the order of their first series; topk and bottomk of an instant query in the order of their values.
     QueryFailed for a parameter that is NaN or no int64.
@@ -47,9 +52,9 @@ def aggregate(node: Aggregate, value: Matrix, param: Scalar | str | None, notes:
         return accumulator.finish(notes)
     match node.op:
         case "quantile":
-            return quantile(node, value, param.values, notes)
+            return quantile(node, value, param.values, notes, check)
         case "topk" | "bottomk":
-            return top(node, value, param.values, notes)
+            return top(node, value, param.values, notes, check)
         case "limitk":
             return limit_count(node, value, param.values)
         case _:

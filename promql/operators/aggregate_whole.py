@@ -1,5 +1,6 @@
 """Aggregations that choose among all series of a group or need all their values at once."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from promql.message_text import general, is_label_name
 from promql.names import merge_equal
 from promql.operators.grouping import grouped_labels
 from promql.operators.set_operators import group_presence
+from promql.pieces import step_slices
 from promql.syntax.ast import Aggregate
 from promql.syntax.gotext import format_number, quote
 from tsdb.kernel import aggregate as kernel
@@ -26,7 +28,7 @@ U64 = npt.NDArray[np.uint64]
 INT64_MAX = 2.0**63
 
 
-def top(node: Aggregate, value: Matrix, counts: F64, notes: Annotations) -> Matrix:
+def top(node: Aggregate, value: Matrix, counts: F64, notes: Annotations, check: Callable[[], None]) -> Matrix:
     """topk and bottomk: the counts[j] largest or smallest floats of each group at step j; NaN is chosen last.
 
     Series keep their labels. A single step is ordered by value within each group.
@@ -38,10 +40,13 @@ def top(node: Aggregate, value: Matrix, counts: F64, notes: Annotations) -> Matr
     sizes = np.bincount(group, minlength=len(first)) if len(group) else np.zeros(0, np.int64)
     room = np.concatenate([[0], np.cumsum(np.minimum(sizes, max(int(limits.max(initial=0)), 0)))]).astype(np.int64)
     sign = 1.0 if node.op == "topk" else -1.0
-    values, floats = np.ascontiguousarray(value.values.T), np.ascontiguousarray(value.floats.T)
-    chosen, heap, size = kernel.top(sign, limits, group, room, values, floats)
+    chosen, present = np.empty(value.present.shape, bool), value.floats
+    for at in step_slices(value, check):
+        values, floats = np.ascontiguousarray(value.values[:, at].T), np.ascontiguousarray(present[:, at].T)
+        picked, heap, size = kernel.top(sign, limits[at], group, room, values, floats)
+        chosen[:, at] = picked.T
     if len(value.steps) > 1:
-        return _only(value, chosen.T)
+        return _only(value, chosen)
     heaps = [_best_first(heap[room[g] : room[g] + size[g]], sign * value.values[:, 0]) for g in range(len(first))]
     rows = np.concatenate(heaps) if heaps else np.empty(0, np.int64)
     return value.take(rows)
@@ -74,7 +79,7 @@ def limit_ratio(node: Aggregate, value: Matrix, ratios: F64, notes: Annotations)
     return _only(value, value.present & chosen)
 
 
-def quantile(node: Aggregate, value: Matrix, q: F64, notes: Annotations) -> Matrix:
+def quantile(node: Aggregate, value: Matrix, q: F64, notes: Annotations, check: Callable[[], None]) -> Matrix:
     """The q[j]-quantile of each group's floats at step j, interpolated between neighbours; NaN counts as the smallest."""
     warn_quantiles(q, node.param.span if node.param else node.span, notes)
     if value.natives.any():
@@ -88,7 +93,9 @@ def quantile(node: Aggregate, value: Matrix, q: F64, notes: Annotations) -> Matr
     for size in np.unique(sizes).tolist():  # at most sqrt(2 n) sizes
         alike = np.flatnonzero(sizes == size)
         rows = order[np.isin(group[order], alike)].reshape(len(alike), size)
-        values[alike] = _quantiles(np.where(floats, value.values, np.nan)[rows], floats[rows], q)
+        for at in step_slices(value, check):
+            x, known = value.values[:, at][rows], floats[:, at][rows]
+            values[alike, at] = _quantiles(np.where(known, x, np.nan), known, q[at])
     present = group_presence(group, floats, len(first))
     return non_empty(Matrix(labels.take(first), value.steps, values, present, drop_name=_group_drops(value, group, len(first))))
 

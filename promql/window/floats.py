@@ -51,7 +51,7 @@ PICKS = frozenset(
 )
 """What follows from the bounds of a window alone."""
 
-MIN_PART_SAMPLES = 200_000
+MIN_PART_SAMPLES = 150_000
 """Fewer samples than this in a part take less time than handing it to a thread."""
 MAX_PARTS = 8
 
@@ -76,14 +76,11 @@ def float_windows(
     if batch.windows is not None:
         batch = replace(batch, windows=np.require(batch.windows, np.float64, ["C", "W"]))
     out = Floats(np.zeros(shape), np.empty(shape, bool), np.zeros(len(batch), bool))
-    parts = _parts(batch) if executor is not None else [(0, len(batch))]
-    if executor is None or len(parts) == 1:
-        for start, stop in parts:
-            _run(func, batch, windows, params, out, start, stop)
-    else:
-        waiting = [executor.submit(_run, func, batch, windows, params, out, start, stop) for start, stop in parts]
-        for future in waiting:
-            future.result()
+    *others, own = _parts(batch) if executor is not None else [(0, len(batch))]
+    waiting = [executor.submit(_run, func, batch, windows, params, out, start, stop) for start, stop in others] if executor else []
+    _run(func, batch, windows, params, out, *own)
+    for future in waiting:
+        future.result()
     return out
 
 

@@ -13,9 +13,9 @@ from tsdb.model.series import SeriesBatch
 
 def latest(batch: SeriesBatch, ends_ms: I64, lookback_ms: int, steps: Steps) -> Matrix:
     """The newest sample in (end - lookback_ms, end] of each step, none behind a stale marker; series without any go."""
-    rows, matrix = _latest(batch, ends_ms, lookback_ms, steps)
     if batch.histogram_at is None or batch.histograms is None:
-        return non_empty(matrix)
+        return non_empty(_latest(batch, ends_ms, lookback_ms, steps, tell_rows=False)[1])
+    rows, matrix = _latest(batch, ends_ms, lookback_ms, steps)
     histograms, cells = only_used(batch.histograms, np.where(matrix.present, batch.histogram_at[rows], -1))
     values = np.where(cells >= 0, np.nan, matrix.values)
     return non_empty(Matrix(matrix.series, steps, values, matrix.present, histograms, cells))
@@ -40,10 +40,12 @@ def latest_starts(batch: SeriesBatch, ends_ms: I64, lookback_ms: int, steps: Ste
     return non_empty(Matrix(matrix.series, steps, starts_ms[rows] / 1000.0, matrix.present))
 
 
-def _latest(batch: SeriesBatch, ends_ms: I64, lookback_ms: int, steps: Steps) -> tuple[I64, Matrix]:
-    """(row i64[n, k] of each sample, 0 where absent, and the values)."""
-    shape = (len(batch), len(ends_ms))
-    rows, values, present = np.empty(shape, np.int64), np.empty(shape), np.empty(shape, bool)
+def _latest(
+    batch: SeriesBatch, ends_ms: I64, lookback_ms: int, steps: Steps, *, tell_rows: bool = True
+) -> tuple[I64, Matrix]:
+    """(row i64[n, k] of each sample, 0 where absent, if they are to be told; the values)."""
+    n, k = len(batch), len(ends_ms)
+    rows, values, present = np.empty((n if tell_rows else 0, k), np.int64), np.empty((n, k)), np.empty((n, k), bool)
     bits = np.ascontiguousarray(batch.values).view(np.uint64)
     kernel.latest_samples(batch.offsets, batch.t_ms, batch.values, bits, ends_ms, lookback_ms, rows, values, present)
     if batch.samples == 0:

@@ -1,8 +1,9 @@
 import pytest
 
 from promql.matrix import Steps
-from promql.plan import Plan, duration_ms, make_plan
+from promql.plan import Plan, duration_ms, make_plan, plan_of
 from promql.syntax.ast import Aggregate, At, Call, MatrixSelector, NumberLiteral, Paren, Subquery, VectorSelector
+from promql.syntax.errors import ParseError
 from promql.syntax.parser import parse
 from promql.syntax.typecheck import ALL_FEATURES, walk
 from tsdb.model.errors import BadData
@@ -117,3 +118,25 @@ def test_what_stands_twice_is_shared() -> None:
 )
 def test_selectors_that_only_need_count_and_sum(text: str, names: set[str]) -> None:
     assert {node.name for node in plan(text).summaries if isinstance(node, VectorSelector)} == names
+
+
+ONE, OTHER = Steps(0, 600_000, 10_000), Steps(60_000, 900_000, 30_000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x @ start()", "x offset step()", "rate(x[range()])", "sum_over_time(x[5m:step()])", "max_over_time(x[5m:1m] @ end())"],
+)
+def test_a_kept_plan_is_not_taken_where_it_follows_from_the_steps(text: str) -> None:
+    for query in (ONE, OTHER, ONE):
+        assert plan_of(text, query, ALL_FEATURES) == make_plan(parse(text, features=ALL_FEATURES), query)
+    assert plan_of(text, ONE, ALL_FEATURES) != plan_of(text, OTHER, ALL_FEATURES)
+
+
+def test_a_kept_plan_is_of_its_own_text_and_features() -> None:
+    assert plan_of("sum(x) + 1", ONE, frozenset()) is plan_of("sum(x) + 1", OTHER, frozenset())
+    there, apart = plan_of("sum(x)", ONE, frozenset()), plan_of("  sum(x)", ONE, frozenset())
+    assert (there.expr.span, apart.expr.span) == ((0, 6), (2, 8))
+    assert plan_of("limitk(1, x)", ONE, ALL_FEATURES).expr
+    with pytest.raises(ParseError):
+        plan_of("limitk(1, x)", ONE, frozenset())

@@ -244,7 +244,7 @@ def test_caches_are_bounded_and_count(tmp_path: Path) -> None:
     large.refresh(0)
     for _ in range(2):
         read(large.source("a"))
-    assert large.index_cache.hits > 0 and large.page_cache.hits >= 10
+    assert large.index_cache.hits > 0 and large.page_cache.opened.hits >= 10
 
 
 def test_what_is_told_is_seen_at_once_and_not_lost_to_an_older_reading(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from tests.tsdb.test_block import Memory
 from tsdb.block import run as block_run
 from tsdb.block import writer as block_writer
 from tsdb.block.block import Block, BlockMeta, new_ulid, write_block
+from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import PartCache
 from tsdb.block.run import BlockPiece, BlockRun
-from tsdb.compaction.coverage import Piece, layers
 from tsdb.merge import MergeSource, merge_batches
 from tsdb.model.errors import Corrupt
 from tsdb.model.matcher import Matcher
@@ -41,7 +41,7 @@ def written(bucket: Memory, batches: Sequence[SeriesBatch]) -> list[BlockMeta]:
 
 
 def run_of(bucket: Memory, metas: Sequence[BlockMeta], **options) -> BlockRun:
-    cache, pages = PartCache(), PartCache()
+    cache, pages = PartCache(), PageCache(1 << 20)
     pieces = tuple(BlockPiece(Block(bucket, meta, cache, page_cache=pages), meta.min_ms, meta.max_ms) for meta in metas)
     return BlockRun(pieces, cache, **options)
 
@@ -125,10 +125,19 @@ def test_a_damaged_block_is_left_out_and_told_of(object_name: str) -> None:
         list(run_of(bucket, metas).select(EVERYTHING))
 
 
-def test_pieces_that_overlap_are_put_into_layers() -> None:
-    meta = written(Memory(), [grid_batch(1, 10)])[0]
-    pieces = [Piece(meta, start, end) for start, end in ((0, 10), (0, 5), (5, 12), (10, 20), (12, 14))]
-    assert [[(one.start_ms, one.end_ms) for one in layer] for layer in layers(pieces)] == [
-        [(0, 10), (10, 20)],
-        [(0, 5), (5, 12), (12, 14)],
+@pytest.mark.parametrize("late", [0, 40, 99])
+def test_blocks_that_overlap_are_merged_where_their_samples_do(late: int) -> None:
+    """Of a window cut twice the second block has what came later; `late` of its samples are older than the newest of the first."""
+    bucket = Memory()
+    whole = part(grid_batch(12, 100, seed=1), 0, range(12))
+    at = whole.t_ms // 15_000 % 100
+    batches = [whole.where(at < 50), whole.where(at >= 50 - late), part(grid_batch(12, 100, seed=2), 1, range(5, 12))]
+    metas = [
+        write_block(bucket, [batch], ulid=ulid(i), min_ms=start_ms, max_ms=start_ms + SPAN_MS)
+        for i, (batch, start_ms) in enumerate(zip(batches, (0, 0, SPAN_MS), strict=True))
     ]
+    run = run_of(bucket, [meta for meta in metas if meta is not None])
+    for selection in (EVERYTHING, Selection((), 30 * 15_000, 120 * 15_000)):
+        wanted = merge_batches([batch.clip(selection.start_ms, selection.end_ms) for batch in (whole, batches[2])])
+        assert same_samples(merge_batches(list(run.select(selection))), wanted)
+    assert not run.apart

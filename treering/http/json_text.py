@@ -162,7 +162,8 @@ def _chunks(texts: list[bytes], offsets: I64, points: _Points) -> Iterator[bytes
 def _run(texts: list[bytes], offsets: I64, points: _Points) -> bytes:
     rows = slice(int(offsets[0]), int(offsets[-1]))
     values = np.ascontiguousarray(points.values[rows])
-    at, t_ms = np.ascontiguousarray(points.at[rows]), np.ascontiguousarray(points.t_ms)
+    at = np.require(points.at[rows], requirements=["C", "W"])  # else the kernel is compiled once more
+    t_ms = np.ascontiguousarray(points.t_ms)
     if len(t_ms) > len(at):  # of many times only those of this run
         t_ms, at = t_ms[at], np.arange(len(at), dtype=np.int32)
     size = np.abs(values)

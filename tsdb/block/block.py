@@ -6,7 +6,7 @@
 """
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
@@ -24,9 +24,10 @@ from tsdb.block.meta import (
     new_ulid,
     read_meta,
 )
-from tsdb.block.page import Page, open_page
+from tsdb.block.page import Page, PageValues, open_page
 from tsdb.block.page_batch import Share, join_shares
-from tsdb.block.part_cache import PartCache
+from tsdb.block.page_cache import PageCache
+from tsdb.block.part_cache import Key, PartCache
 from tsdb.block.writer import BlockWriter, part_name, write_block
 from tsdb.bucket.bucket import Bucket
 from tsdb.model.errors import BadData, Corrupt, NotFound
@@ -60,8 +61,8 @@ class Cell:
 class Block:
     """The samples of one block as a `Source`; reads only what a selection needs, and checks every byte that it reads.
 
-    Index parts are kept in `cache` and opened pages in `page_cache`, which many blocks may share; reads of one batch run in
-    `executor` if there is one.
+    Index parts are kept in `cache` and pages in `page_cache`, which many blocks may share; reads of one batch run in `executor` if
+    there is one.
     Errors: Corrupt naming object and offset, NotFound where an object is gone, Unavailable.
     """
 
@@ -70,7 +71,7 @@ class Block:
     cache: PartCache = field(default_factory=PartCache)
     executor: Executor | None = None
     batch_words: int = BATCH_WORDS
-    page_cache: PartCache | None = None
+    page_cache: PageCache | None = None
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`. A downsampled block gives its windows, whatever resolution is asked for."""
@@ -136,7 +137,7 @@ class Block:
 
     def load_pages(self, directory: Directory, pages: list[int]) -> list[Page | bytes]:
         """Of each page, ascending, what is kept of it, or its bytes: read neighbours at once, requests in parallel, and checked."""
-        kept = [None] * len(pages) if self.page_cache is None else self.page_cache.find([self._page_key(page) for page in pages])
+        kept = [None] * len(pages) if self.page_cache is None else self.page_cache.find(self._page_keys(pages))
         missing = [page for page, found in zip(pages, kept, strict=True) if found is None]
         read = iter(self._read(directory, missing) if missing else [])
         return [found if isinstance(found, Page) else next(read) for found in kept]
@@ -145,14 +146,16 @@ class Block:
         """The page that `load_pages` gave; keeps it opened."""
         if isinstance(loaded, Page):
             return loaded
-        page = open_page(loaded)
-        if self.page_cache is not None:
-            self.page_cache.keep(self._page_key(number), page, page.size_bytes)
-        return page
+        return open_page(loaded) if self.page_cache is None else self.page_cache.open(self._page_keys([number])[0], loaded)
 
-    def _page_key(self, number: int) -> tuple[str, ...]:
+    def kept_values(self, number: int, page: Page, wanted: int) -> PageValues | None:
+        """The values of a page that was known before and of which so many series are wanted; None where they are not kept."""
+        return None if self.page_cache is None else self.page_cache.values_of(self._page_keys([number])[0], page, wanted)
+
+    def _page_keys(self, numbers: Sequence[int]) -> list[Key]:
         """Two buckets may hold blocks of one name: the checksum of the index tells them apart."""
-        return (self.meta.ulid, f"{find_object(self.meta, 'index').crc32:08x}", str(number))
+        ulid, crc32 = self.meta.ulid, find_object(self.meta, "index").crc32
+        return [(ulid, crc32, number) for number in numbers]
 
     def _read(self, directory: Directory, pages: list[int]) -> list[bytes]:
         """The bytes of each page, checked; neighbours in one request, requests in parallel."""

@@ -73,6 +73,24 @@ class PageColumns:
 
 
 @dataclass(frozen=True, slots=True)
+class PageValues:
+    """The values f64[m] of all series of a page, decoded; those of series i are at[i]:at[i+1], at i64[n+1]."""
+
+    values: F64
+    at: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Of series `local` of a page the samples from `low` on, `size` of them, and the place `to` where they belong; i64[r] each."""
+
+    local: I64
+    low: I64
+    size: I64
+    to: I64
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """An opened page: its times are decoded, its other columns are not.
 
@@ -99,6 +117,11 @@ class Page:
         return len(self.time_ref)
 
     @property
+    def samples(self) -> int:
+        """How many samples all series have together."""
+        return int(np.diff(self.time_at)[self.time_ref].sum())
+
+    @property
     def size_bytes(self) -> int:
         """What it takes in memory."""
         arrays = (self.times, self.time_at, self.time_ref, self.lengths, self.descriptors, self.streams, self.position, self.exact)
@@ -113,6 +136,23 @@ class Page:
         until = np.concatenate([[0], np.cumsum(self.times < end_ms)])
         return np.diff(before[self.time_at])[self.time_ref], np.diff(until[self.time_at])[self.time_ref]
 
+    def copy_series(self, series: Series, values: PageValues | None, t_ms: I64, columns: F64, start_ms: I64 | None) -> None:
+        """Samples into t_ms i64[m], columns f64[1 or 13, m] and, if wanted, start_ms i64[m]; `values` are the page's, if known."""
+        local, low, size, to = series.local, series.low, series.size, series.to
+        copy_ranges(self.times, self.time_at[self.time_ref[local]] + low, size, t_ms, to)
+        if values is not None:
+            copy_ranges(values.values.view(np.int64), values.at[local] + low, size, columns[0].view(np.int64), to)
+            if start_ms is None:
+                return
+        all_low, all_high, all_to = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64), np.full(len(self), -1, np.int64)
+        all_low[local], all_high[local], all_to[local] = low, low + size, to
+        if len(columns) > 1:
+            self.copy_windows(all_low, all_high, all_to, columns)
+        elif values is None:
+            self.copy_values(all_low, all_high, all_to, columns[0])
+        if start_ms is not None:
+            self.copy_start(all_low, all_high, all_to, start_ms)
+
     def copy_times(self, low: I64, high: I64, to: I64, out: I64) -> None:
         """Times low:high of each series into out from `to` on; to < 0 skips the series."""
         rows = np.flatnonzero(to >= 0)
@@ -121,6 +161,14 @@ class Page:
     def copy_values(self, low: I64, high: I64, to: I64, out: F64) -> None:
         """Values of samples low:high of each series into out from `to` on; to < 0 skips the series."""
         _decode(self, self._values_from(), low, high, to, out.view(np.int64))
+
+    def whole_values(self) -> PageValues:
+        """The values of all series."""
+        lengths = np.diff(self.time_at)[self.time_ref]
+        at = _starts(lengths)
+        values = np.empty(int(at[-1]))
+        self.copy_values(np.zeros(len(self), np.int64), lengths, at[:-1], values)
+        return PageValues(values, at)
 
     def copy_windows(self, low: I64, high: I64, to: I64, out: F64) -> None:
         """Values and window columns like `copy_values`, into the rows of out f64[13, m]."""
@@ -293,6 +341,13 @@ def _code(
     groups = np.repeat(np.arange(len(group_sizes)), group_sizes)
     streams, classes = encode_columns(columns, offsets, groups, descriptors, neighbours)
     return _Coded(descriptors, streams, classes, position, exact)
+
+
+def _starts(lengths: I64) -> I64:
+    """i64[n+1]: where each of n runs of these lengths begins, and the end."""
+    at = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=at[1:])
+    return at
 
 
 def _plain(array: npt.NDArray[Number], dtype: type[Number]) -> npt.NDArray[Number]:

@@ -1,12 +1,13 @@
 """A cache of parts of blocks (index columns, symbols, directories), bounded in bytes, shared by many blocks and threads."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from threading import Lock
 from typing import TypeVar, cast
 
 DEFAULT_BYTES = 64 << 20
 
+Key = tuple[Hashable, ...]
 T = TypeVar("T")
 
 
@@ -16,10 +17,10 @@ class PartCache:
     def __init__(self, limit_bytes: int = DEFAULT_BYTES) -> None:
         self.limit_bytes = limit_bytes
         self.hits = self.misses = self.size_bytes = 0
-        self._parts: OrderedDict[tuple[str, ...], tuple[object, int]] = OrderedDict()
+        self._parts: OrderedDict[Key, tuple[object, int]] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, key: tuple[str, ...], load: Callable[[], tuple[T, int]]) -> T:
+    def get(self, key: Key, load: Callable[[], tuple[T, int]]) -> T:
         """The part of that key; where it is not known, `load()` gives it and its size in bytes.
 
         Two threads that miss at once both load.
@@ -31,7 +32,7 @@ class PartCache:
         self.keep(key, part, size_bytes)
         return part
 
-    def find(self, keys: Sequence[tuple[str, ...]]) -> list[object | None]:
+    def find(self, keys: Sequence[Key]) -> list[object | None]:
         """The parts of those keys, None for each that is not known."""
         out: list[object | None] = []
         with self._lock:
@@ -45,7 +46,7 @@ class PartCache:
             self.hits += len(out) - misses
         return out
 
-    def keep(self, key: tuple[str, ...], part: object, size_bytes: int) -> None:
+    def keep(self, key: Key, part: object, size_bytes: int) -> None:
         """Remember a part, which is not None, unless it is larger than the limit."""
         if size_bytes > self.limit_bytes:
             return

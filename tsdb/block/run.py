@@ -1,15 +1,15 @@
-"""Raw blocks that follow one another in time as one `Source`: every page is decoded once, to where its samples stand in the answer.
+"""Raw blocks as one `Source`: every page is decoded once, to where its samples stand in the answer.
 
-Nothing is merged: which series there are is known from the indexes, and of each series the blocks have samples one after another.
+Which series there are is known from the indexes. Where of each series the blocks have samples one after another, nothing is merged.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from tsdb.block.part_cache import PartCache
 from tsdb.merge import merge_streams, merge_tables, union_tables
 from tsdb.model.errors import BadData, Corrupt, NotFound
 from tsdb.model.estimate import Estimate, together
-from tsdb.model.series import I64, SeriesBatch, SeriesTable
+from tsdb.model.series import I64, Bool, SeriesBatch, SeriesTable
 from tsdb.model.source import Selection
 
 MAX_UNION_SERIES = 1 << 18
@@ -30,6 +30,8 @@ BATCH_WORDS = 1 << 20
 """Numbers in one batch: half a million samples, of which a few fit into the processor's cache together."""
 AHEAD = 2
 """Batches that threads decode while the one before is used: with each 8 MB."""
+
+_NONE = np.empty(0, np.int64)
 
 Made = TypeVar("Made")
 Damage = Callable[[str, Exception], str]
@@ -51,7 +53,7 @@ class BlockPiece:
 
 @dataclass(frozen=True, slots=True)
 class BlockRun:
-    """Pieces of raw blocks, by rising time and without overlap.
+    """Pieces of raw blocks, by their start. They may overlap, as when a window is cut twice, then seldom in samples.
 
     What all have of a selection's labels is kept in `cache`. Batches are decoded ahead in `executor`, if there is one. A block that
     turns out damaged or gone is left out and told of by `damage`; without that its error is raised.
@@ -63,15 +65,15 @@ class BlockRun:
     damage: Damage | None = None
     batch_words: int = BATCH_WORDS
 
+    @property
+    def apart(self) -> bool:
+        """Whether no piece begins before the one before it ends."""
+        return all(one.end_ms <= other.start_ms for one, other in pairwise(self.pieces))
+
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`."""
         reading = _Reading(self)
-        members = _members(reading, selection)
-        if len(members) > 1 and sum(len(member.rows) for member in members) > MAX_UNION_SERIES:
-            batches = merge_streams([reading.streamed(member) for member in members])
-        else:
-            batches = reading.batches(_united(self.cache, selection, members)) if members else iter(())
-        for batch in batches:
+        for batch in reading.batches(selection):
             if len(batch):
                 warnings = reading.told()
                 yield replace(batch, warnings=warnings) if warnings else batch
@@ -95,39 +97,47 @@ class BlockRun:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A piece with what its index says of a selection: the rows i64[r] that match, and the pages that hold them."""
+    """A piece, what is wanted of it, its index, and which of its pages overlap the times wanted: bool[p]."""
 
     piece: BlockPiece
     selection: Selection
     index: Index
     directory: Directory
+    inside: Bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The rows i64[r] of a member that match, which are the series `places` i64[r] of all that were found in any member."""
+
+    member: _Member
+    rows: I64
+    places: I64
+
+
+@dataclass(frozen=True, slots=True)
+class _Take:
+    """What a batch takes of the page of that number in the directory: its series `local` i64[r] are `rows` i64[r] of the batch."""
+
+    page: int
+    local: I64
     rows: I64
 
 
 @dataclass(frozen=True, slots=True)
-class _United:
-    """The distinct series of all members, in order; row i of a member is series places[i] of them, i64[r]. No table of only one."""
+class _Job:
+    """A batch to be made: its series, and what it takes of each member."""
 
-    members: tuple[_Member, ...]
-    places: tuple[I64, ...]
-    table: SeriesTable | None
-
-    def labels(self, start: int, stop: int) -> SeriesTable:
-        if self.table is not None:
-            return self.table.take(slice(start, stop))
-        return self.members[0].index.table(self.members[0].rows[start:stop])
-
-    def __len__(self) -> int:
-        return len(self.members[0].rows) if self.table is None else len(self.table)
+    table: SeriesTable
+    takes: tuple[tuple[_Take, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """The cells of a member that a batch needs, and their pages as loaded."""
+class _Loaded:
+    """The pages of a member that a batch takes from, as `Block.load_pages` gives them."""
 
     member: _Member
-    places: I64
-    cells: list[Cell]
+    takes: tuple[_Take, ...]
     pages: list[Page | bytes]
 
 
@@ -158,7 +168,31 @@ class _Reading:
         self.given += len(fresh)
         return fresh
 
-    def streamed(self, member: _Member) -> Iterator[SeriesBatch]:
+    def batches(self, selection: Selection) -> Iterator[SeriesBatch]:
+        """The batches of all members. How they are made is kept: it stays the same while the same pages are in the range."""
+        members = _members(self, selection)
+        of_each = ((member.index.key, member.inside.tobytes()) for member in members)
+        key = ("jobs", *of_each, selection.matchers, self.run.batch_words)
+        jobs = cast(tuple[_Job, ...] | None, self.run.cache.find([key])[0])
+        if jobs is None:
+            rows = [self._rows(member) for member in members]
+            count = sum(map(len, rows))
+            if count > MAX_UNION_SERIES and sum(len(some) > 0 for some in rows) > 1:
+                return merge_streams([self._streamed(member) for member, some in zip(members, rows, strict=True) if len(some)])
+            table, places = _united(self.run.cache, members, rows, selection)
+            found = [_Found(*one) for one in zip(members, rows, places, strict=True)]
+            if count > MAX_UNION_SERIES:
+                return self._made(members, _jobs(found, table, self.run.batch_words), several=True)
+            jobs = tuple(_jobs(found, table, self.run.batch_words))
+            if not self.failed:
+                self.run.cache.keep(key, jobs, sum(map(_job_bytes, jobs)))
+        return self._made(members, iter(jobs), several=len(jobs) > 1)
+
+    def _rows(self, member: _Member) -> I64:
+        """The rows that match; none where the index is damaged."""
+        return next(iter(self.attempt(member.piece, partial(member.index.rows, member.selection.matchers))), _NONE)
+
+    def _streamed(self, member: _Member) -> Iterator[SeriesBatch]:
         """The batches of one block by itself."""
         batches = member.piece.block.select(member.selection)
         while found := self.attempt(member.piece, lambda: next(batches, None)):
@@ -166,20 +200,18 @@ class _Reading:
                 return
             yield found[0]
 
-    def batches(self, united: _United) -> Iterator[SeriesBatch]:
-        """The batches of all members; those to come are decoded ahead."""
-        cells = [cells_of(member.directory, member.rows, member.selection) for member in united.members]
-        edges = _edges(united, cells, self.run.batch_words)
+    def _made(self, members: Sequence[_Member], jobs: Iterator[_Job], *, several: bool) -> Iterator[SeriesBatch]:
+        """The batches of the jobs; where there are several, those to come are decoded ahead."""
         executor = self.run.executor
-        jobs = (partial(self._join, united.labels(a, b), a, self._load(united, cells, a, b)) for a, b in pairwise(edges))
-        if executor is None or len(edges) == 2:
-            for job in jobs:
-                yield job(executor)
+        ready = (partial(self._join, job.table, self._load(members, job)) for job in jobs)
+        if executor is None or not several:
+            for work in ready:
+                yield work(executor)
             return
         waiting: deque[Future[SeriesBatch]] = deque()
         try:
-            for job in jobs:
-                waiting.append(executor.submit(job, None))
+            for work in ready:
+                waiting.append(executor.submit(work, None))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()
             while waiting:
@@ -188,77 +220,108 @@ class _Reading:
             for future in waiting:
                 future.cancel()
 
-    def _load(self, united: _United, cells: list[list[Cell]], start: int, stop: int) -> list[_Wanted]:
-        """What the batch of series start:stop needs of each member."""
-        wanted = []
-        for member, places, all_cells in zip(united.members, united.places, cells, strict=True):
-            a, b = np.searchsorted(places, [start, stop]).tolist()
-            chosen = [Cell(cell.page, max(cell.a, a), min(cell.b, b)) for cell in all_cells if cell.a < b and cell.b > a]
-            numbers = [cell.page for cell in chosen]
-            loaded = self.attempt(member.piece, partial(member.piece.block.load_pages, member.directory, numbers))
-            wanted += [_Wanted(member, places, chosen, pages) for pages in loaded]
-        return wanted
+    def _load(self, members: Sequence[_Member], job: _Job) -> list[_Loaded]:
+        """What a job needs of each member."""
+        loaded = []
+        for member, takes in zip(members, job.takes, strict=True):
+            if takes:
+                load = partial(member.piece.block.load_pages, member.directory, [take.page for take in takes])
+                loaded += [_Loaded(member, takes, pages) for pages in self.attempt(member.piece, load)]
+        return loaded
 
-    def _join(self, table: SeriesTable, first: int, wanted: list[_Wanted], executor: Executor | None) -> SeriesBatch:
-        """The batch of series `table`, those from `first` on."""
-        found = [self.attempt(one.member.piece, partial(_shares, one, first)) for one in wanted]
-        return join_shares(table, [share for shares in found for part in shares for share in part], executor)
+    def _join(self, table: SeriesTable, loaded: list[_Loaded], executor: Executor | None) -> SeriesBatch:
+        """The batch of the series `table`."""
+        found = [self.attempt(one.member.piece, partial(_shares, one)) for one in loaded]
+        shares = [share for shares in found for part in shares for share in part]
+        return join_shares(table, shares, executor, apart=self.run.apart)
 
 
-def _members(reading: _Reading, selection: Selection) -> tuple[_Member, ...]:
-    """The pieces that have matching series."""
-    found = [member for piece in reading.run.pieces for member in reading.attempt(piece, partial(_member, piece, selection))]
-    return tuple(member for member in found if len(member.rows))
+def _members(reading: _Reading, selection: Selection) -> list[_Member]:
+    return [member for piece in reading.run.pieces for member in reading.attempt(piece, partial(_member, piece, selection))]
 
 
 def _member(piece: BlockPiece, selection: Selection) -> _Member:
-    index = piece.block.index()
-    return _Member(piece, piece.within(selection), index, index.directory(), index.rows(selection.matchers))
+    index, within = piece.block.index(), piece.within(selection)
+    directory = index.directory()
+    inside = (directory.t_max >= within.start_ms) & (directory.t_min < within.end_ms)
+    return _Member(piece, within, index, directory, inside)
 
 
-def _united(cache: PartCache, selection: Selection, members: tuple[_Member, ...]) -> _United:
-    """The distinct series of the members; what is known of them is kept."""
-    if len(members) == 1:
-        return _United(members, (np.arange(len(members[0].rows)),), None)
+def _united(
+    cache: PartCache, members: Sequence[_Member], rows: Sequence[I64], selection: Selection
+) -> tuple[SeriesTable | None, list[I64]]:
+    """(the distinct series of all members, in order; the place i64[r] of each member's rows among them). No table of only one."""
+    some = [i for i, one in enumerate(rows) if len(one)]
+    places = [_NONE] * len(rows)
+    if len(some) < 2:
+        for i in some:
+            places[i] = np.arange(len(rows[i]))
+        return None, places
 
     def load() -> tuple[tuple[SeriesTable, list[I64]], int]:
-        table, places = union_tables([member.index.table(member.rows) for member in members])
+        table, places = union_tables([members[i].index.table(rows[i]) for i in some])
         return (table, places), table.ids.nbytes + 100 * len(table.symbols) + sum(one.nbytes for one in places)
 
-    key = ("union", *(member.index.key for member in members), repr(selection.matchers))
-    table, places = cache.get(key, load)
-    return _United(members, tuple(places), table)
+    key = ("union", *(members[i].index.key for i in some), selection.matchers)
+    table, found = cache.get(key, load)
+    for i, one in zip(some, found, strict=True):
+        places[i] = one
+    return table, places
 
 
-def _edges(united: _United, cells: list[list[Cell]], batch_words: int) -> list[int]:
-    """Where batches begin and end: each is about `batch_words` large, and begins where a page does, if it can."""
-    weight = np.zeros(len(united))
+def _jobs(found: Sequence[_Found], table: SeriesTable | None, batch_words: int) -> Iterator[_Job]:
+    """The batches of all series that were found; `table` are their labels, None where only one member has any."""
+    cells = [cells_of(one.member.directory, one.rows, one.member.selection) for one in found]
+    count = max((len(one.rows) for one in found), default=0) if table is None else len(table)
+    for start, stop in pairwise(_edges(found, cells, count, batch_words)):
+        takes = tuple(tuple(_takes(one, mine, start, stop)) for one, mine in zip(found, cells, strict=True))
+        if table is not None:
+            yield _Job(table.take(slice(start, stop)), takes)
+        else:
+            only = next(one for one in found if len(one.rows))
+            yield _Job(only.member.index.table(only.rows[start:stop]), takes)
+
+
+def _takes(found: _Found, cells: list[Cell], start: int, stop: int) -> Iterator[_Take]:
+    """What the batch of series start:stop takes of a member."""
+    a, b = np.searchsorted(found.places, [start, stop]).tolist()
+    for cell in cells:
+        if cell.a < b and cell.b > a:
+            part = slice(max(cell.a, a), min(cell.b, b))
+            yield _Take(cell.page, found.rows[part] - int(found.member.directory.row_from[cell.page]), found.places[part] - start)
+
+
+def _job_bytes(job: _Job) -> int:
+    return job.table.ids.nbytes + sum(200 + take.local.nbytes + take.rows.nbytes for takes in job.takes for take in takes)
+
+
+def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, batch_words: int) -> list[int]:
+    """Where batches of `count` series begin and end: each is about `batch_words` large, and begins where a page does, if it can."""
+    weight = np.zeros(count)
     starts: list[I64] = []
-    for member, places, mine in zip(united.members, united.places, cells, strict=True):
+    for one, mine in zip(found, cells, strict=True):
+        directory = one.member.directory
         for cell in mine:
-            share = int(member.directory.words[cell.page]) / int(
-                member.directory.row_to[cell.page] - member.directory.row_from[cell.page]
-            )
-            weight[places[cell.a : cell.b]] += share
-        starts.append(places[np.array([cell.a for cell in mine], np.int64)])
-    page_starts = np.unique(max(starts, key=len))
+            share = int(directory.words[cell.page]) / int(directory.row_to[cell.page] - directory.row_from[cell.page])
+            weight[one.places[cell.a : cell.b]] += share
+        starts.append(one.places[np.array([cell.a for cell in mine], np.int64)])
+    page_starts = np.unique(max(starts, key=len, default=_NONE))
     before = np.concatenate([[0.0], np.cumsum(weight)])
     edges = [0]
-    while edges[-1] < len(united):
+    while edges[-1] < count:
         stop = int(np.searchsorted(before, before[edges[-1]] + batch_words, side="left"))
-        stop = min(max(stop, edges[-1] + 1), edges[-1] + BATCH_SERIES, len(united))
+        stop = min(max(stop, edges[-1] + 1), edges[-1] + BATCH_SERIES, count)
         aligned = int(page_starts[np.searchsorted(page_starts, stop, side="right") - 1]) if len(page_starts) else 0
-        edges.append(aligned if stop < len(united) and aligned > edges[-1] else stop)
+        edges.append(aligned if stop < count and aligned > edges[-1] else stop)
     return edges
 
 
-def _shares(wanted: _Wanted, first: int) -> list[Share]:
-    """What the pages give to a batch whose first series is number `first`."""
-    member, block, within = wanted.member, wanted.member.piece.block, wanted.member.selection
-    return [
-        Share(
-            block.open_page(cell.page, page), member.rows[cell.a : cell.b] - int(member.directory.row_from[cell.page]),
-            wanted.places[cell.a : cell.b] - first, within.start_ms, within.end_ms,
-        )
-        for cell, page in zip(wanted.cells, wanted.pages, strict=True)
-    ]  # fmt: skip
+def _shares(loaded: _Loaded) -> list[Share]:
+    """What the pages of a member give to a batch."""
+    block, within = loaded.member.piece.block, loaded.member.selection
+    shares = []
+    for take, known in zip(loaded.takes, loaded.pages, strict=True):
+        page = block.open_page(take.page, known)
+        values = block.kept_values(take.page, page, len(take.local)) if page is known else None
+        shares.append(Share(page, take.local, take.rows, within.start_ms, within.end_ms, values))
+    return shares

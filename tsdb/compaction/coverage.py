@@ -71,18 +71,6 @@ def cover(live: Sequence[BlockMeta], selection: Selection) -> Coverage:
     return Coverage(_ordered(pieces), _ordered(refused))
 
 
-def layers(pieces: Iterable[Piece]) -> list[list[Piece]]:
-    """The pieces, sorted by their start, in as few lists as need be for none to overlap the one before it."""
-    found: list[list[Piece]] = []
-    for piece in pieces:
-        free = next((layer for layer in found if layer[-1].end_ms <= piece.start_ms), None)
-        if free is None:
-            found.append([piece])
-        else:
-            free.append(piece)
-    return found
-
-
 def _usable(meta: BlockMeta, by_resolution: dict[int, list[BlockMeta]]) -> list[Interval]:
     """The stretches of a block without those in which raw blocks have something that it lacks, while they have all the rest too."""
     whole = [(meta.min_ms, meta.max_ms)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsdb.block.page import Page, PageColumns
+from tsdb.block.page import Page, PageColumns, PageValues, Series
 from tsdb.kernel.ranges import copy_ranges
 from tsdb.merge import merge_batches
 from tsdb.model.histogram import Histograms, concat_histograms
@@ -31,9 +31,9 @@ class Fragment:
 
 @dataclass(frozen=True, slots=True)
 class PageFragment:
-    """Samples of some series of a page of floats, which are decoded straight to where they are wanted.
+    """Samples of some series of a page of floats, which are decoded, or copied, straight to where they are wanted.
 
-    rows and lengths as in `Fragment`; series `local` i64[r] of the page; samples low:high (i64 each, of all its series).
+    rows and lengths as in `Fragment`; series `local` i64[r] of the page, their samples from `low` i64[r] on; its values, if known.
     """
 
     rows: I64
@@ -41,7 +41,7 @@ class PageFragment:
     page: Page
     local: I64
     low: I64
-    high: I64
+    values: PageValues | None
 
 
 def settle(fragments: Sequence[Fragment | PageFragment], size: int) -> PageColumns:
@@ -75,7 +75,8 @@ def _place(fragments: Sequence[Fragment | PageFragment], offsets: I64) -> PageCo
         to = cursor[fragment.rows]
         cursor[fragment.rows] += fragment.lengths
         if isinstance(fragment, PageFragment):
-            _decode_to(fragment, to, t_ms, bits, start_ms)
+            series = Series(fragment.local, fragment.low, fragment.lengths, to)
+            fragment.page.copy_series(series, fragment.values, t_ms, bits.view(np.float64)[None], start_ms)
             continue
         start = np.cumsum(fragment.lengths) - fragment.lengths
         for source, out in ((fragment.t_ms, t_ms), (fragment.bits, bits), (fragment.start_ms, start_ms)):
@@ -91,16 +92,6 @@ def _place(fragments: Sequence[Fragment | PageFragment], offsets: I64) -> PageCo
         return PageColumns(offsets, t_ms, values, start_ms=start_ms)
     values[histogram_at >= 0] = np.nan
     return PageColumns(offsets, t_ms, values, concat_histograms(histograms), histogram_at, start_ms)
-
-
-def _decode_to(fragment: PageFragment, rows_to: I64, t_ms: I64, bits: I64, start_ms: I64 | None) -> None:
-    page = fragment.page
-    to = np.full(len(page), -1, np.int64)
-    to[fragment.local] = rows_to
-    page.copy_times(fragment.low, fragment.high, to, t_ms)
-    page.copy_values(fragment.low, fragment.high, to, bits.view(np.float64))
-    if start_ms is not None:
-        page.copy_start(fragment.low, fragment.high, to, start_ms)
 
 
 def _sorted(columns: PageColumns, falls: Bool) -> PageColumns:

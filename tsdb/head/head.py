@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tsdb.block.page_cache import PageCache
 from tsdb.head.admission import tell_rejected
 from tsdb.head.exemplars import CAPACITY as EXEMPLAR_CAPACITY
 from tsdb.head.exemplars import Exemplars, ExemplarSeries
@@ -119,8 +120,8 @@ class Cut:
 class Head:
     """See the top of this file. All methods may be called from any thread."""
 
-    def __init__(self, directory: Path, options: HeadOptions, *, opened_ms: int) -> None:
-        self.directory, self.options = directory, options
+    def __init__(self, directory: Path, options: HeadOptions, *, opened_ms: int, page_cache: PageCache | None = None) -> None:
+        self.directory, self.options, self._page_cache = directory, options, page_cache
         self._lock = Lock()
         self._dropping = Lock()
         self._memory = HeadMemory(directory)
@@ -133,13 +134,16 @@ class Head:
         self.replayed = ReplayReport()
 
     @classmethod
-    def open(cls, directory: Path, *, options: HeadOptions, now_ms: int) -> "Head":
-        """The head whose log is in a directory (made if missing), replayed; `replayed` tells what was found."""
+    def open(cls, directory: Path, *, options: HeadOptions, now_ms: int, page_cache: PageCache | None = None) -> "Head":
+        """The head whose log is in a directory (made if missing), replayed; `replayed` tells what was found.
+
+        Sealed pages that queries read are kept in the cache, which others may share.
+        """
         if not directory.exists():
             directory.mkdir(parents=True)
             for parent in list(directory.parents)[:2]:  # else a power cut may take the folder, and all that is in it
                 sync_directory(parent)
-        head = cls(directory, options, opened_ms=now_ms)
+        head = cls(directory, options, opened_ms=now_ms, page_cache=page_cache)
         head._marks = read_marks(directory)
         replay = Replay(head._memory, head._exemplars, head._metadata)
         replay.run(head._wal, head._marks)
@@ -261,7 +265,7 @@ class Head:
         with self._lock:
             parts = readings(self._all_views() if views is None else views, selection.start_ms, selection.end_ms)
             rows = self._memory.index.select(selection.matchers) if parts else []
-        yield from read(rows, parts)
+        yield from read(rows, parts, self._page_cache if views is None else None)  # a cut is read once
 
     def series_from(self, views: Sequence[View] | None, selection: Selection) -> SeriesTable:
         """`series` of these views, of all if None."""

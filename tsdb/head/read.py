@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tsdb.head.fragment import settle
+from tsdb.block.page_cache import PageCache
+from tsdb.head.fragment import Fragment, PageFragment, settle
 from tsdb.head.open_samples import OpenSamples, Snapshot
 from tsdb.head.series_index import Rows, refs_of
 from tsdb.head.slab import Slab
-from tsdb.model.series import Bool, SeriesBatch, SeriesTable, concat_tables
+from tsdb.model.series import I64, Bool, SeriesBatch, SeriesTable, concat_tables
 from tsdb.model.source import MAX_MS, MIN_MS
 
-BATCH_SERIES = 4096
+BATCH_SERIES, BATCH_SAMPLES = 4096, 1 << 19
+"""The most series in a batch, and about the most samples: a few such batches fit into the processor's cache together."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,6 +50,12 @@ class Reading:
     start_ms: int
     end_ms: int
 
+    def read(self, keys: I64, cache: PageCache | None) -> Iterator[Fragment | PageFragment]:
+        """What is here of the series keys i64[k]."""
+        if isinstance(self.content, Slab):
+            return self.content.read(keys, self.start_ms, self.end_ms, cache)
+        return self.content.read(keys, self.start_ms, self.end_ms)
+
 
 def readings(views: Sequence[View], start_ms: int, end_ms: int) -> list[Reading]:
     """What a query of [start_ms, end_ms) must look at, oldest first; to be taken under the head's lock."""
@@ -80,11 +88,14 @@ def marked(views: Sequence[View], room: int) -> Bool:
     return live
 
 
-def read(rows: Sequence[Rows], parts: Sequence[Reading]) -> Iterator[SeriesBatch]:
-    """The samples of the series, in their order, in batches of at most BATCH_SERIES; series without a sample are left out."""
-    for batch in _batches(rows):
+def read(rows: Sequence[Rows], parts: Sequence[Reading], cache: PageCache | None = None) -> Iterator[SeriesBatch]:
+    """The samples of the series, in their order, in batches of about BATCH_SAMPLES; series without a sample are left out.
+
+    Sealed pages are kept in the cache.
+    """
+    for batch in _batches(rows, _batch_series(parts)):
         keys = np.concatenate([r.keys for r in batch]) if len(batch) > 1 else batch[0].keys
-        fragments = [f for part in parts for f in part.content.read(keys, part.start_ms, part.end_ms)]
+        fragments = [fragment for part in parts for fragment in part.read(keys, cache)]
         columns = settle(fragments, len(keys))
         lengths = np.diff(columns.offsets)
         some = np.flatnonzero(lengths)
@@ -104,16 +115,28 @@ def labels_of(rows: Sequence[Rows], live: Bool) -> SeriesTable:
     return concat_tables([table for table in tables if len(table)] or [SeriesTable.empty()])
 
 
-def _batches(rows: Sequence[Rows]) -> Iterator[list[Rows]]:
-    """The same rows, split and joined to batches of at most BATCH_SERIES."""
+def _batch_series(parts: Sequence[Reading]) -> int:
+    """How many series have about BATCH_SAMPLES, as far as the parts tell."""
+    each = 0.0
+    for part in parts:
+        content = part.content
+        if isinstance(content, Slab):
+            each += content.samples / max(len(content.keys), 1)
+        else:
+            each += content.count / max(int(np.count_nonzero(content.last >= 0)), 1)
+    return max(1, min(BATCH_SERIES, round(BATCH_SAMPLES / max(each, 1.0))))
+
+
+def _batches(rows: Sequence[Rows], most: int) -> Iterator[list[Rows]]:
+    """The same rows, split and joined to batches of at most so many."""
     batch: list[Rows] = []
     size = 0
     for shelf in rows:
-        for first in range(0, len(shelf.keys), BATCH_SERIES):
-            part = slice(first, first + BATCH_SERIES)
-            whole = len(shelf.keys) <= BATCH_SERIES
+        for first in range(0, len(shelf.keys), most):
+            part = slice(first, first + most)
+            whole = len(shelf.keys) <= most
             piece = shelf if whole else Rows(shelf.table.take(part), shelf.keys[part])
-            if size + len(piece.keys) > BATCH_SERIES:
+            if size + len(piece.keys) > most:
                 yield batch
                 batch, size = [], 0
             batch.append(piece)

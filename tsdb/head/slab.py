@@ -4,11 +4,13 @@ Series stand in the order of their keys (`tsdb.head.series_index.keys_of`). Slab
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 
-from tsdb.block.page import PageColumns, decode_page, encode_page, open_page
+from tsdb.block.page import Page, PageColumns, PageValues, decode_page, encode_page, open_page, page_columns
+from tsdb.block.page_cache import PageCache
 from tsdb.head.fragment import Fragment, PageFragment, settle
 from tsdb.head.open_samples import Snapshot
 from tsdb.head.series_index import keys_of, refs_of
@@ -37,6 +39,8 @@ class Slab:
     page_samples: I64
     min_ms: int
     max_ms: int
+    serial: int = field(default_factory=count().__next__)
+    """Told apart by this in a cache; slabs of one serial have the same samples."""
 
     @property
     def samples(self) -> int:
@@ -49,8 +53,8 @@ class Slab:
     def refs(self) -> I32:
         return refs_of(self.keys)
 
-    def read(self, keys: I64, start_ms: int, end_ms: int) -> Iterator[Fragment | PageFragment]:
-        """What is here of the series keys i64[k] in [start_ms, end_ms); pages outside are not decoded."""
+    def read(self, keys: I64, start_ms: int, end_ms: int, cache: PageCache | None = None) -> Iterator[Fragment | PageFragment]:
+        """What is here of the series keys i64[k] in [start_ms, end_ms); pages outside are not decoded, others kept in the cache."""
         at = np.searchsorted(self.keys, keys)
         at[at == len(self.keys)] = 0
         rows = np.flatnonzero(self.keys[at] == keys) if len(self.keys) else at[:0]
@@ -62,9 +66,18 @@ class Slab:
         order = np.argsort(page, kind="stable")
         numbers, first = np.unique(page[order], return_index=True)
         for number, part in zip(numbers.tolist(), np.split(rows[order], first[1:]), strict=True):
-            fragment = _read_page(self.page(number), part, at[part] - self.first_row[number], start_ms, end_ms)
+            local = at[part] - self.first_row[number]
+            fragment = _read_page(*self._opened(number, len(local), cache), part, local, start_ms, end_ms)
             if len(fragment.rows):
                 yield fragment
+
+    def _opened(self, number: int, wanted: int, cache: PageCache | None) -> tuple[Page, PageValues | None]:
+        """(a page, its values if they are kept), of which so many series are wanted."""
+        if cache is None:
+            return open_page(self.page(number)), None
+        key = ("slab", self.serial, number)
+        known = cache.find([key])[0]
+        return (cache.open(key, self.page(number)), None) if known is None else (known, cache.values_of(key, known, wanted))
 
     def page(self, number: int) -> bytes:
         """The bytes of one page."""
@@ -74,7 +87,7 @@ class Slab:
 def seal(log: Snapshot, metric: I32, before: Slab | None) -> Slab:
     """All samples of a log as a slab; `before` is one whose keys may be the same. About 25 ns a sample."""
     keys = np.sort(keys_of(np.flatnonzero(log.last >= 0).astype(np.int32), metric))
-    counts = np.bincount(log.columns.ref[: log.count], minlength=len(log.last))[refs_of(keys)]
+    counts = log.sizes()[refs_of(keys)]
     page = (np.cumsum(counts) - 1) // PAGE_SAMPLES
     bounds = np.flatnonzero(np.diff(page)) + 1
     pages = []
@@ -135,17 +148,16 @@ def _join(pages: list[_Page]) -> Slab:
     )
 
 
-def _read_page(data: bytes, rows: I64, local: I64, start_ms: int, end_ms: int) -> Fragment | PageFragment:
+def _read_page(page: Page, values: PageValues | None, rows: I64, local: I64, start_ms: int, end_ms: int) -> Fragment | PageFragment:
     """What a page holds of its series `local` in [start_ms, end_ms), for the places `rows`."""
-    page = open_page(data)
     if page.layout is not None:
-        return _clip(_pick(decode_page(data), rows, local), start_ms, end_ms)
+        return _clip(_pick(page_columns(page), rows, local), start_ms, end_ms)
     low, high = page.spans(start_ms, end_ms)
-    lengths = (high - low)[local]
+    low, lengths = low[local], (high - low)[local]
     if not lengths.all():
         some = np.flatnonzero(lengths)
-        rows, local, lengths = rows[some], local[some], lengths[some]
-    return PageFragment(rows, lengths, page, local, low, high)
+        rows, local, low, lengths = rows[some], local[some], low[some], lengths[some]
+    return PageFragment(rows, lengths, page, local, low, values)
 
 
 def _pick(columns: PageColumns, rows: I64, local: I64) -> Fragment:

@@ -2,6 +2,7 @@
 
 import numpy as np
 from numba import njit
+from numba.extending import register_jitable
 
 SUM, AVG, MIN, MAX, COUNT, VARIANCE = 0, 1, 2, 3, 4, 5
 
@@ -52,30 +53,54 @@ def fold(op, group, values, present, count, total, rest, mean):
                     t[j] += delta / c[j]
                     r[j] += delta * (v[j] - t[j])
         else:
-            m = mean[g]
-            for j in range(k):
-                if not p[j]:
-                    continue
-                x = v[j]
-                c[j] += 1.0
-                s = t[j]
-                scale = 1.0
-                if not m[j]:
-                    new = s + x
-                    if abs(new) != np.inf or c[j] == 1.0:
-                        if abs(new) != np.inf:
-                            r[j] += (s - new) + x if abs(s) >= abs(x) else (x - new) + s
-                        t[j] = new
-                        continue
-                    m[j] = True
-                    s /= c[j] - 1.0
-                    r[j] /= c[j] - 1.0
-                scale = (c[j] - 1.0) / c[j]
-                s, x = scale * s, x / c[j]
-                new = s + x
-                lost = (s - new) + x if abs(s) >= abs(x) else (x - new) + s
-                r[j] = 0.0 if abs(new) == np.inf else scale * r[j] + lost
-                t[j] = new
+            if not _add_row(v, p, c, t, r, mean[g]):
+                _mean_row(v, p, c, t, r, mean[g])
+
+
+@register_jitable(error_model="numpy")
+def _add_row(v, p, count, total, rest, mean):
+    """Whether AVG has added the row to sums none of which is a mean or overflows; else nothing has changed."""
+    bad = 0
+    for j in range(len(v)):
+        bad += mean[j] | (p[j] & (abs(total[j] + v[j]) == np.inf))
+    if bad:
+        return False
+    for j in range(len(v)):
+        x = v[j] if p[j] else ABSENT
+        s = total[j]
+        new = s + x
+        rest[j] += (s - new) + x if abs(s) >= abs(x) else (x - new) + s
+        total[j] = new
+        count[j] += p[j]
+    return True
+
+
+@register_jitable(error_model="numpy")
+def _mean_row(v, p, count, total, rest, mean):
+    """The same from where a sum overflows: the incremental mean."""
+    for j in range(len(v)):
+        if not p[j]:
+            continue
+        x = v[j]
+        count[j] += 1.0
+        s = total[j]
+        scale = 1.0
+        if not mean[j]:
+            new = s + x
+            if abs(new) != np.inf or count[j] == 1.0:
+                if abs(new) != np.inf:
+                    rest[j] += (s - new) + x if abs(s) >= abs(x) else (x - new) + s
+                total[j] = new
+                continue
+            mean[j] = True
+            s /= count[j] - 1.0
+            rest[j] /= count[j] - 1.0
+        scale = (count[j] - 1.0) / count[j]
+        s, x = scale * s, x / count[j]
+        new = s + x
+        lost = (s - new) + x if abs(s) >= abs(x) else (x - new) + s
+        rest[j] = 0.0 if abs(new) == np.inf else scale * rest[j] + lost
+        total[j] = new
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -139,14 +139,14 @@ def to_integers(values, bits, offsets, out):
     return scale, counts, position[:used].copy()
 
 
-@register_jitable
+@register_jitable(_nrt=False)
 def _exact(value, bits, power):
     """Whether rint(value * power) / power has the same bits; -0.0, NaN and the infinities have not."""
     scaled = np.rint(value * power)
     return abs(scaled) < EXACT and scaled / power == value and (value != 0.0 or bits == 0)
 
 
-@register_jitable
+@register_jitable(_nrt=False)
 def _exponent(values, bits, start, end, allowed):
     """The least decimal exponent that nearly all values need, -1 where more than `allowed` have none."""
     misses = 0
@@ -170,7 +170,7 @@ def _exponent(values, bits, start, end, allowed):
     return e
 
 
-@register_jitable
+@register_jitable(_nrt=False)
 def _scale(values, bits, start, end, e, out):
     """Write the integers; how many are exceptions."""
     misses = 0
@@ -182,7 +182,7 @@ def _scale(values, bits, start, end, e, out):
     return misses
 
 
-@register_jitable
+@register_jitable(_nrt=False)
 def _repeat(out, start, end, position, before, used):
     """Give each exception the integer before it; those at the front take the first sound one."""
     first, x = start, before
@@ -207,7 +207,7 @@ def encode_columns(x, offsets, groups, descriptors, neighbours):
         longest = max(longest, offsets[c + 1] - offsets[c])
     u = np.empty(len(x), np.uint64)
     y, z, counts = np.empty(longest, np.int64), np.empty(max(longest, STRETCHES * PROBE), np.int64), np.empty(SYMBOLS, np.int64)
-    tables = np.zeros((MAX_TABLES, SYMBOLS), np.int64)
+    tables, totals = np.zeros((MAX_TABLES, SYMBOLS), np.int64), np.zeros(MAX_TABLES, np.int64)
     used = 0
     recent = np.empty(max(neighbours, 1), np.int64)
     known = 0
@@ -219,15 +219,15 @@ def encode_columns(x, offsets, groups, descriptors, neighbours):
                 descriptors[FORM, c], descriptors[FIRST, c] = 1, x[offsets[c]]
             continue
         order, zigzag = _choose(x, offsets, groups, c, recent, known, descriptors, y, z, counts, neighbours)
-        left = _leave(y, n, offsets[c], c, order, zigzag, descriptors, u, counts)
+        most, low, high = _leave(y, n, offsets[c], c, order, zigzag, descriptors, u, counts)
         if neighbours:
             recent[known % neighbours] = c
             known += 1
-        if left:
-            table = _join_table(counts, tables, used, MAX_TABLES if neighbours else QUICK_TABLES)
+        if most:
+            table = _join_table(counts, low, high, tables, totals, used, MAX_TABLES if neighbours else QUICK_TABLES)
             used = max(used, table + 1)
             descriptors[TABLE, c] = table + 1
-            bits += _most_bits(counts)
+            bits += most
     classes = np.empty((used, SYMBOLS), np.uint8)
     codes, next_states = np.empty((used, 3, SYMBOLS), np.int64), np.empty((used, STATES), np.int64)
     for t in range(used):
@@ -245,7 +245,7 @@ def encode_columns(x, offsets, groups, descriptors, neighbours):
     return words.view(np.uint8)[: at // 8], classes
 
 
-@register_jitable
+@register_jitable(_nrt=False)
 def _constant(x, start, n):
     different = 0
     for i in range(start, start + n):
@@ -279,9 +279,9 @@ def _choose(x, offsets, groups, c, recent, known, descriptors, y, z, counts, nei
     return best_order, best_zigzag
 
 
-@register_jitable
+@register_jitable(_nrt=False)
 def _leave(y, n, start, c, order, zigzag, descriptors, u, counts):
-    """The residuals of y[:n] into u, their symbols into counts; whether any residual is not 0."""
+    """(most bits, low, high): residuals of y[:n] into u, their symbols low:high into counts; 0 bits where all residuals are 0."""
     descriptors[FIRST, c] = y[0] if order else 0
     descriptors[SLOPE, c] = y[1] - y[0] if order == 2 else 0
     for _ in range(order):
@@ -289,16 +289,20 @@ def _leave(y, n, start, c, order, zigzag, descriptors, u, counts):
     base, shift = _base(y, n, zigzag) if n else (np.int64(0), np.int64(0))
     descriptors[FORM, c], descriptors[BASE, c], descriptors[SHIFT, c] = order + ZIGZAG * zigzag, base, shift
     counts[:] = 0
+    most, low, high = 0, SYMBOLS, 0
     some = False
     for i in range(n):
         residual = _residual(y[i], base, shift, zigzag)
         u[start + i] = residual
-        counts[symbol_of(residual)] += 1
+        symbol = symbol_of(residual)
+        counts[symbol] += 1
+        most += plain_bits(symbol) + STATE_BITS
+        low, high = min(low, symbol), max(high, symbol + 1)
         some |= residual != 0
-    return some
+    return (most if some else 0), low, high
 
 
-@register_jitable
+@register_jitable(_nrt=False)
 def _quick_form(y, n):
     """(order, zigzag) whose residuals have the fewest bits before they are coded; a tenth of the time of `_form`."""
     low = y[0]
@@ -365,7 +369,7 @@ def _add(x, start, n, times, y):
             y[i] += times * x[start + i]
 
 
-@register_jitable
+@register_jitable(_nrt=False)
 def _base(z, n, zigzag):
     """(base, shift) of residuals."""
     low, bits = z[0], np.int64(0)
@@ -380,7 +384,7 @@ def _base(z, n, zigzag):
     return low, _trailing_zeros(above)
 
 
-@register_jitable
+@register_jitable(_nrt=False)
 def _residual(z, base, shift, zigzag):
     if zigzag:
         z >>= shift
@@ -442,21 +446,17 @@ def _neighbour(y, x, offsets, groups, c, recent, known):
     return refer
 
 
-@register_jitable
-def _join_table(counts, tables, used, most):
-    """The table that these symbols are coded by at the least cost, with their counts added; a new one where that costs less."""
-    high, low, own, total = 0, SYMBOLS, 1.0 * NEW_TABLE_BITS, 0
-    for s in range(SYMBOLS):
+@register_jitable(_nrt=False)
+def _join_table(counts, low, high, tables, totals, used, most):
+    """The table that the symbols low:high are coded by at the least cost, with their counts added; a new one if that costs less."""
+    own, total = 1.0 * NEW_TABLE_BITS, 0
+    for s in range(low, high):
         if counts[s]:
-            high, low = s + 1, min(low, s)
             own += TABLE_BITS
             total += counts[s]
     best, table = np.inf, 0
     for t in range(used):
-        all_before = 0
-        for s in range(SYMBOLS):
-            all_before += tables[t, s]
-        more = count_log(all_before + total) - count_log(all_before) - count_log(total)
+        more = count_log(totals[t] + total) - count_log(totals[t]) - count_log(total)
         for s in range(low, high):
             if counts[s]:
                 more += count_log(tables[t, s]) + count_log(counts[s]) - count_log(tables[t, s] + counts[s])
@@ -467,15 +467,8 @@ def _join_table(counts, tables, used, most):
         table = used
     for s in range(low, high):
         tables[table, s] += counts[s]
+    totals[table] += total
     return table
-
-
-@register_jitable
-def _most_bits(counts):
-    bits = 0
-    for s in range(SYMBOLS):
-        bits += counts[s] * (plain_bits(s) + STATE_BITS)
-    return bits
 
 
 @register_jitable
@@ -493,7 +486,7 @@ def _shift_right(bits, drop):
     return bits if drop == 0 else (bits >> drop) & ((np.int64(1) << (64 - drop)) - 1)
 
 
-@register_jitable
+@register_jitable(_nrt=False)
 def _difference(z, n):
     """Replace z[:n] by the differences of neighbours; how many those are."""
     for i in range(n - 1):

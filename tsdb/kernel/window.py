@@ -16,7 +16,8 @@ STALE_BITS = np.uint64(0x7FF0000000000002)
 def latest_samples(offsets, t_ms, values, bits, ends_ms, lookback_ms, index, out, present):
     """The newest sample in (end - lookback_ms, end] of each step: its row (index i64[n, k], -1 = none), value and presence.
 
-    A stale marker makes the series absent. `bits` u64[m] are the bits of `values`.
+    A stale marker makes the series absent. `bits` u64[m] are the bits of `values`. Rows are told only where index has room for them:
+    it may be i64[0, k].
     """
     newest = np.empty(len(ends_ms), np.int64)  # the row that each step sees, counted from the start of the series; -1 = none
     known, size = np.int64(0), np.int64(-1)
@@ -29,12 +30,16 @@ def latest_samples(offsets, t_ms, values, bits, ends_ms, lookback_ms, index, out
                     hi += 1
                 newest[j] = hi - 1 - start if hi > start and t_ms[hi - 1] > ends_ms[j] - lookback_ms else -1
         known, size = start, stop - start
-        for j in range(len(ends_ms)):
-            row = start + newest[j]
-            found = newest[j] >= 0 and bits[row] != STALE_BITS
-            present[s, j] = found
-            index[s, j] = row if found else -1
-            out[s, j] = values[row] if found else 0.0
+        if size == 0:
+            present[s] = False
+        else:
+            own, marks, row, here = values[start:stop], bits[start:stop], out[s], present[s]
+            for j in range(len(ends_ms)):
+                at = np.uint64(max(newest[j], 0))  # unsigned: no wrapping of negative numbers, which would not vectorise
+                row[j] = own[at]
+                here[j] = (newest[j] >= 0) & (marks[at] != STALE_BITS)
+        for j in range(len(ends_ms) if len(index) else 0):
+            index[s, j] = start + newest[j] if present[s, j] else -1
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -95,10 +100,12 @@ def same_times(t_ms, a, b, size):
     """Whether t_ms[a:a+size] equals t_ms[b:b+size]: series that are scraped together have the same windows."""
     if size and (t_ms[a] != t_ms[b] or t_ms[a + size - 1] != t_ms[b + size - 1]):
         return False
-    different = 0
     for at in range(0, size, 256):  # in stretches: the inner loop vectorises, the outer one leaves early
-        for i in range(at, min(at + 256, size)):
-            different |= t_ms[a + i] ^ t_ms[b + i]
+        length = min(256, size - at)
+        one, other = t_ms[a + at : a + at + length], t_ms[b + at : b + at + length]
+        different = 0
+        for i in range(length):  # from 0 on: an index that might be negative would not vectorise
+            different |= one[i] ^ other[i]
         if different:
             return False
     return True

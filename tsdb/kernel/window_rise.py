@@ -4,7 +4,12 @@ import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
+from tsdb.kernel.aggregate import ABSENT
 from tsdb.kernel.window import first_row, interpolate, resets_by_start, same_times, slide, sweep
+from tsdb.kernel.window_moment import FEWEST, pick
+
+RARE = 16
+"""Less than one reset in so many samples: of most windows nothing is looked at but their ends."""
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -20,28 +25,47 @@ def counter_windows(counter, per_second, range_s, offsets, t_ms, values, started
         )  # fmt: skip
         return
     k = len(ends_ms)
-    lows, highs = np.empty(k, np.int64), np.empty(k, np.int64)
-    terms = np.empty((4, k))
+    lows, highs, firsts, lasts = np.empty(k, np.int64), np.empty(k, np.int64), np.empty(k, np.uint64), np.empty(k, np.uint64)
+    terms, scratch = np.empty((4, k)), np.empty((2, k))
+    lost = np.empty(0)
     known, size = np.int64(0), np.int64(-1)
     for s in range(len(offsets) - 1):
         start, stop = offsets[s], offsets[s + 1]
         if stop - start != size or not same_times(t_ms, start, known, size):
             sweep(t_ms, start, stop, ends_ms, range_ms, lows, highs)
-            _terms(per_second, range_s, t_ms, start, lows, highs, ends_ms, range_ms, terms)
+            _terms(per_second, range_s, t_ms, start, lows, highs, ends_ms, range_ms, firsts, lasts, terms)
         known, size = start, stop - start
-        _rises(counter, per_second, range_s, values, start, lows, highs, terms, out[s], present[s])
+        own, row, here = values[start:stop], out[s], present[s]
+        for j in range(k):
+            here[j] = highs[j] - lows[j] > 1
+        if size == 0:
+            continue
+        if not counter:
+            for j in range(k):
+                row[j] = (own[lasts[j]] - own[firsts[j]]) * terms[3, j]
+        elif _falls(own):
+            if len(lost) < size:
+                lost = np.empty(size)
+            _rises_with_resets(per_second, range_s, own, lows, highs, terms, lost[:size], scratch, row)
+        else:
+            _rises(per_second, range_s, own, firsts, lasts, terms[0], terms[1], terms[2], terms[3], row)
 
 
 @register_jitable(error_model="numpy")
-def _terms(per_second, range_s, t_ms, start, lows, highs, ends_ms, range_ms, terms):
-    """What the extrapolation of a window takes from its times, f64[4, k]: the sampled seconds, those to its start and to its end,
+def _terms(per_second, range_s, t_ms, start, lows, highs, ends_ms, range_ms, firsts, lasts, terms):
+    """What the windows of one series take from its times. Windows of less than two samples get those of none.
 
-    and the factor that follows, unless the counter has its zero point nearer than the start.
+    firsts, lasts u64[k]: the rows of a window's first and last sample, counted from `start`; unsigned, for only so do loops over them
+    vectorise. terms f64[4, k]: the sampled seconds, those to the window's start and to its end, and the factor that follows, unless
+    the counter has its zero point nearer than the start.
     """
     for j in range(len(ends_ms)):
         count = highs[j] - lows[j]
         if count < 2:
+            firsts[j] = lasts[j] = 0
+            terms[:, j] = 0.0
             continue
+        firsts[j], lasts[j] = lows[j], highs[j] - 1
         first_ms, last_ms = t_ms[start + lows[j]], t_ms[start + highs[j] - 1]
         to_start = (first_ms - (ends_ms[j] - range_ms)) / 1000.0
         to_end = (ends_ms[j] - last_ms) / 1000.0
@@ -61,29 +85,68 @@ def _factor(per_second, range_s, sampled, to_start, to_end):
 
 
 @register_jitable(error_model="numpy")
-def _rises(counter, per_second, range_s, values, start, lows, highs, terms, out, present):
-    """The windows of one series, whose samples begin at row `start`."""
-    scan = start
+def _falls(own):
+    """Whether any sample is below the one before it."""
+    before, found = own[:-1], 0
+    after = own[1:]
+    for i in range(len(before)):
+        found += after[i] < before[i]
+    return found > 0
+
+
+@register_jitable(error_model="numpy")
+def _rises(per_second, range_s, own, firsts, lasts, sampled, to_start, to_end, factors, out):
+    """The windows of a counter that is never reset."""
+    near_zero = 0
+    for j in range(len(firsts)):
+        first = own[firsts[j]]
+        delta = own[lasts[j]] - first
+        out[j] = delta * factors[j]
+        near_zero += (delta > 0.0) & (first >= 0.0) & (sampled[j] * (first / delta) < to_start[j])
+    for j in range(len(firsts) if near_zero else 0):
+        first = own[firsts[j]]
+        out[j] = _rise(per_second, range_s, own[lasts[j]] - first, first, sampled[j], to_start[j], to_end[j], factors[j])
+
+
+@register_jitable(error_model="numpy")
+def _rises_with_resets(per_second, range_s, own, lows, highs, terms, lost, scratch, out):
+    """The windows of one series; lost f64[m] and scratch f64[2, k] are scratch."""
+    before, after, behind = own[:-1], own[1:], lost[1:]
+    resets = 0
+    for i in range(len(before)):
+        behind[i] = before[i] if after[i] < before[i] else ABSENT
+        resets += after[i] < before[i]
+    x, delta = scratch[0], scratch[1]
+    longest = 0
     for j in range(len(lows)):
-        low, high = start + lows[j], start + highs[j]
-        present[j] = high - low > 1
-        if high - low < 2:
-            continue
-        first, factor = values[low], terms[3, j]
-        delta = values[high - 1] - first
-        if counter:
+        longest = max(longest, highs[j] - lows[j])
+        delta[j] = own[highs[j] - 1] - own[lows[j]] if highs[j] > lows[j] else 0.0
+    if resets * RARE > len(own) and len(lows) >= FEWEST:  # no counter: what lies between its resets is not worth looking for
+        for i in range(1, longest):
+            pick(lost, lows, highs, i, x)
+            for j in range(len(x)):
+                delta[j] += x[j]
+    else:
+        scan = 0
+        for j in range(len(lows)):
             # scan is the first reset behind low, or high: while it is high, nothing needs adding
-            scan = max(scan, low + 1)
-            while scan < high and not values[scan] < values[scan - 1]:
+            scan = max(scan, lows[j] + 1)
+            while scan < highs[j] and not own[scan] < own[scan - 1]:
                 scan += 1
-            for i in range(scan, high):
-                if values[i] < values[i - 1]:
-                    delta += values[i - 1]
-            if delta > 0.0 and first >= 0.0:
-                zero = terms[0, j] * (first / delta)
-                if zero < terms[1, j]:  # not beyond its zero point
-                    factor = _factor(per_second, range_s, terms[0, j], zero, terms[2, j])
-        out[j] = delta * factor
+            for i in range(scan, highs[j]):
+                delta[j] += lost[i]
+    for j in range(len(lows)):
+        out[j] = _rise(per_second, range_s, delta[j], own[min(lows[j], len(own) - 1)], terms[0, j], terms[1, j], terms[2, j], terms[3, j])
+
+
+@register_jitable(error_model="numpy")
+def _rise(per_second, range_s, delta, first, sampled, to_start, to_end, factor):
+    """delta extrapolated, but not beyond the counter's zero point."""
+    if delta > 0.0 and first >= 0.0:
+        zero = sampled * (first / delta)
+        if zero < to_start:
+            factor = _factor(per_second, range_s, sampled, zero, to_end)
+    return delta * factor
 
 
 @register_jitable(error_model="numpy")

@@ -1,0 +1,55 @@
+"""Giving back memory: which mappings are taken, and that everything in them can be read afterwards."""
+
+import mmap
+import sys
+from pathlib import Path
+
+import pytest
+
+from treering.resident import SMAPS, Mapping, clean_mappings, release_unused
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="mappings are read from /proc")
+
+CODE = """\
+7f0000000000-7f0000003000 r-xp 00001000 fe:00 42 /lib/x.so
+Size:                 12 kB
+Anonymous:             0 kB
+VmFlags: rd ex mr mw me
+"""
+RELOCATED = """\
+7f0000003000-7f0000004000 r--p 00003000 fe:00 42 /lib/x.so
+Size:                  4 kB
+Anonymous:             4 kB
+VmFlags: rd mr mw me ac
+"""
+DATA = """\
+7f0000004000-7f0000005000 rw-p 00004000 fe:00 42 /lib/x.so
+Size:                  4 kB
+Anonymous:             0 kB
+"""
+HEAP = """\
+7f0000005000-7f0000006000 r--p 00000000 00:00 0
+Size:                  4 kB
+Anonymous:             0 kB
+"""
+
+
+def test_only_files_as_they_are_on_disk_are_taken() -> None:
+    assert list(clean_mappings(RELOCATED + CODE + DATA + HEAP)) == [Mapping(0x7F0000000000, 0x3000)]
+
+
+@linux
+def test_what_was_given_back_is_read_again(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 4096
+    (tmp_path / "file").write_bytes(content)
+    with (tmp_path / "file").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert mapped[:] == content
+        assert _resident_kb(str(tmp_path)) == len(content) >> 10
+        release_unused()
+        assert _resident_kb(str(tmp_path)) == 0
+        assert mapped[:] == content
+
+
+def _resident_kb(name: str) -> int:
+    """Of the mapping of that file."""
+    return int(SMAPS.read_text().partition(name)[2].partition("Rss:")[2].split()[0])

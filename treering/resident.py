@@ -1,0 +1,56 @@
+"""What this process holds in memory without need: file pages that it can read again, and heap that malloc keeps. Linux only.
+
+Most of it is the compiler's library, which is used while kernels are loaded and then no more.
+"""
+
+import ctypes
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SMAPS = Path("/proc/self/smaps")
+M_ARENA_MAX = -8
+MADV_DONTNEED = 4
+"""Of a mapped file that was not written to: forget the pages; what is touched again comes from the page cache, within microseconds."""
+
+_MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+)", re.MULTILINE)
+_ANONYMOUS = re.compile(r"^Anonymous: +(\d+) kB", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A range of addresses that shows a file's bytes as they are: it cannot be written, and never was."""
+
+    start: int
+    size_bytes: int
+
+
+def release_unused() -> None:
+    """Gives unused memory back to the system; what is needed after all is read again. About 3 ms; nothing on other systems."""
+    if sys.platform != "linux" or not SMAPS.exists():
+        return
+    libc = ctypes.CDLL(None)
+    for mapping in clean_mappings(SMAPS.read_text()):
+        libc.madvise(ctypes.c_void_p(mapping.start), ctypes.c_size_t(mapping.size_bytes), MADV_DONTNEED)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(ctypes.c_size_t(0))
+
+
+def share_one_heap() -> None:
+    """Makes all threads allocate from one heap: what one has freed another can use. They take turns anyway; glibc only."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            libc.mallopt(M_ARENA_MAX, 1)
+
+
+def clean_mappings(smaps: str) -> Iterator[Mapping]:
+    """The mappings of files of which no page is this process's own: not writable now, nor written before (relocations are)."""
+    heads = list(_MAPPING.finditer(smaps))
+    for head, end in zip(heads, [*(head.start() for head in heads[1:]), len(smaps)], strict=True):
+        own = _ANONYMOUS.search(smaps, head.end(), end)
+        if int(head[4]) and "w" not in head[3] and own is not None and int(own[1]) == 0:
+            start = int(head[1], 16)
+            yield Mapping(start, int(head[2], 16) - start)

@@ -1,0 +1,37 @@
+"""What is kept of pages in memory, bounded in bytes, shared by blocks, heads and threads: opened, and decoded if wanted again."""
+
+from collections.abc import Sequence
+
+from tsdb.block.page import Page, PageValues, open_page
+from tsdb.block.part_cache import Key, PartCache
+from tsdb.block.value_cache import ValueCache
+
+KEEP_FROM = 16
+"""The values of a page are kept if one in so many of its series is wanted: decoding fewer by themselves takes less time."""
+
+
+class PageCache:
+    """Half of the bytes are for opened pages, of which a sample takes about 2, half for values, 8 each."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.opened, self.values = PartCache(limit_bytes // 2), ValueCache(limit_bytes // 2)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.opened.size_bytes + self.values.size_bytes
+
+    def find(self, keys: Sequence[Key]) -> list[Page | None]:
+        """The opened pages of those keys, None for each that is not known."""
+        return [found if isinstance(found, Page) else None for found in self.opened.find(keys)]
+
+    def open(self, key: Key, data: bytes) -> Page:
+        """The page in `data`, which is kept. Corrupt where that is no page."""
+        page = open_page(data)
+        self.opened.keep(key, page, page.size_bytes)
+        return page
+
+    def values_of(self, key: Key, page: Page, wanted: int) -> PageValues | None:
+        """The values of a page that was found here and of which so many series are wanted; None where they are not kept."""
+        if page.layout is not None or page.names or wanted * KEEP_FROM < len(page):
+            return None
+        return self.values.get(key, 8 * page.samples, page.whole_values)
