@@ -43,7 +43,7 @@ LEVELS = {2: "2 h", 12: "12 h", 24: "24 h", 168: "7 d", 672: "28 d"}
 class Shapes:
     """Recorded value sequences f64[n, k] at 15 s; `rise` f64[n] is what a counter gains in each, 0 of a gauge; whole numbers.
 
-    One after another: in round r series i takes the sequence of another of its kind, so that nothing comes twice in a page.
+    One after another: in round r series i takes the sequence of another of its kind (counter or gauge, decimals), so that nothing comes twice in a page.
     """
 
     series: SeriesTable
@@ -209,11 +209,13 @@ def _shapes(labels: list[Labels], offsets: I64, values: F64, count: int, rounds:
     cut = np.where(np.isnan(cut), 0.0, cut)
     rising = np.all(np.diff(cut, axis=1) >= 0, axis=1)
     turns = np.empty((len(cut), rounds), np.int64)
-    for kind in (np.flatnonzero(rising), np.flatnonzero(~rising)):
-        turns[kind] = kind[(np.arange(len(kind))[:, None] + 389 * np.arange(rounds)) % len(kind)]
+    power = np.array([_power(row) for row in cut])
+    decimals = np.searchsorted([1.0, 1000.0], power)  # none, few, many: no series turns from bytes into nanoseconds
+    for number in range(6):
+        kind = np.flatnonzero(rising * 3 + decimals == number)
+        turns[kind] = kind[(np.arange(len(kind))[:, None] + 389 * np.arange(rounds)) % max(len(kind), 1)]
     first = np.where(rising, cut[:, 0], 0.0)
     rise = np.ceil(np.where(rising, cut[:, -1] - cut[:, 0], 0.0))
-    power = np.array([_power(row) for row in cut])
     ahead = np.arange(len(cut)) * (97 if apart else 0) % k
     return Shapes(table.take(order), cut - first[:, None], rise, turns, power, ahead)
 

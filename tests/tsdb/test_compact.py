@@ -243,7 +243,7 @@ def test_memory_does_not_grow_with_the_blocks(tmp_path: Path, monkeypatch: pytes
 def test_memory_of_long_rows_is_a_part_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four blocks that follow one another, of 60 MiB of samples together, in rows of 62 pages of 1 MiB, of which 8 are held."""
     monkeypatch.setattr("tsdb.block.writer.PAGE_WORDS", 128 << 10)
-    monkeypatch.setattr("tsdb.compaction.strips.MAX_SLABS", 8)
+    monkeypatch.setattr("tsdb.compaction.strips.STRIP_SLABS", 8)
     bucket = FolderBucket(tmp_path)
     metas = [write(bucket, i, grid_batch(60, 16_000, start_ms=i * 16_000 * 15_000, seed=i)) for i in range(4)]
     assert peak_of_merge(bucket, metas, 0) < 20 << 20
@@ -253,7 +253,7 @@ def test_rows_written_in_strips_hold_what_the_sources_held(tmp_path: Path, monke
     """Series that come and go, and a gap between the blocks that is longer than a strip."""
     monkeypatch.setattr("tsdb.block.writer.PAGE_WORDS", 4000)
     monkeypatch.setattr("tsdb.block.writer.SLAB_SAMPLES", 20)
-    monkeypatch.setattr("tsdb.compaction.strips.MAX_SLABS", 3)
+    monkeypatch.setattr("tsdb.compaction.strips.STRIP_SLABS", 3)
     bucket = FolderBucket(tmp_path)
     parts = [
         grid_batch(200, 50, start_ms=0, seed=1),

@@ -29,7 +29,8 @@ PAGE_WORDS = 256 << 10
 """Numbers in one page: 128 K samples of time and value, about 11 KB stored. With half as many, fewer series that resemble each
 other meet in a page, and blocks are 4 % larger."""
 MAX_SLABS = 64
-"""A row that is added whole has at most 64 pages, 128 MiB of numbers; longer series get longer slabs of fewer series."""
+"""A row has about so many pages at most. Longer series get longer slabs, for each page costs a reader time; and fewer of them share
+their pages where a row is added whole: 128 MiB of numbers."""
 MAX_PART_BYTES = 32 << 20
 """A pages object is put when it has this size: what a bucket holds in memory at once."""
 GATHER_WORDS = 1 << 20
@@ -80,10 +81,11 @@ class BlockWriter:
             self.add(*together)
             together.clear()  # or they would stay until the next ones are there
 
-    def add_row(self, series: SeriesTable, strips: Iterable[SeriesBatch]) -> None:
+    def add_row(self, series: SeriesTable, strips: Iterable[SeriesBatch], *, slab_samples: int) -> None:
         """Append whole series that share their pages, a stretch of rising time after another, floats only; BadData as by `add`.
 
-        Each strip has all the series, with or without samples. Only one of them need be in memory.
+        Each strip has all the series, with or without samples. Only one of them need be in memory. A page has about
+        `slab_samples` of a series.
         """
         first_row = self._index.series
         self._index.add_series(series)
@@ -91,7 +93,8 @@ class BlockWriter:
             if strip.samples:
                 self._check_times(strip)
                 self._samples += strip.samples
-                for slab in _cut([strip], slabs_of(int(_words(strip)[-1]), int(np.count_nonzero(np.diff(strip.offsets))))):
+                series_in = int(np.count_nonzero(np.diff(strip.offsets)))
+                for slab in _cut([strip], slabs_of(int(_words(strip)[-1]), series_in, slab_samples)):
                     self._add_page(slab, first_row, first_row + len(series))
 
     def _check_times(self, batch: SeriesBatch) -> None:
@@ -222,9 +225,9 @@ def _joined_words(batches: Sequence[SeriesBatch]) -> I64:
     return np.concatenate([[0], *(words[1:] + end for words, end in zip(each, ends[:-1], strict=True))]).astype(np.int64)
 
 
-def slabs_of(words: int, series: int) -> int:
+def slabs_of(words: int, series: int, slab_samples: int | None = None) -> int:
     """How many slabs of time the pages of series have that have so many numbers together."""
-    return max(1, round(words // (2 * series) / SLAB_SAMPLES))
+    return max(1, round(words // (2 * series) / (slab_samples or SLAB_SAMPLES)))
 
 
 def row_edges(words: I64, slabs: int) -> Iterator[tuple[int, int]]:

@@ -154,7 +154,7 @@ def run(
     else:
         for row in rows:
             proceed()
-            writer.add_row(row.series, row.strips)
+            writer.add_row(row.series, row.strips, slab_samples=row.slab_samples)
     return writer.finish(lambda meta: check_written(bucket, meta))
 
 

@@ -11,14 +11,14 @@ import numpy as np
 from tsdb.block.block import Block, cells_of
 from tsdb.block.index import Directory
 from tsdb.block.page_batch import Share, join_shares
-from tsdb.block.writer import row_edges, slabs_of
+from tsdb.block.writer import MAX_SLABS, SLAB_SAMPLES, row_edges, slabs_of
 from tsdb.merge import union_tables
 from tsdb.model.errors import BadData, Corrupt, NotFound
 from tsdb.model.series import I64, SeriesBatch, SeriesTable
 from tsdb.model.source import Selection
 
-MAX_SLABS = 32
-"""Pages of a row that are in memory at once: 64 MiB of numbers."""
+STRIP_SLABS = 32
+"""Slabs of ordinary length that a strip takes: 64 MiB of numbers."""
 
 Made = TypeVar("Made")
 
@@ -29,6 +29,7 @@ class Row:
 
     series: SeriesTable
     strips: Iterator[SeriesBatch]
+    slab_samples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def long_rows(blocks: Sequence[Block], failed: Callable[[str, Exception], Except
     members = [_Member(block, directory, at, failed) for block, (_, directory), at in zip(blocks, found, places, strict=True)]
     words = _words(members, len(table))
     slabs = slabs_of(int(words[-1]), len(table))
-    return _rows(members, table, words, slabs) if slabs > MAX_SLABS else None
+    return _rows(members, table, words, slabs) if slabs > STRIP_SLABS else None
 
 
 def _open(block: Block) -> tuple[SeriesTable, Directory]:
@@ -69,11 +70,12 @@ def _attempt(block: Block, failed: Callable[[str, Exception], Exception], work: 
 
 def _rows(members: Sequence[_Member], table: SeriesTable, words: I64, slabs: int) -> Iterator[Row]:
     low, high = members[0].block.meta.min_ms, members[-1].block.meta.max_ms
-    strips = -(-slabs // MAX_SLABS)
+    slab_samples = SLAB_SAMPLES * max(MAX_SLABS, slabs) // MAX_SLABS
+    strips = -(-slabs // STRIP_SLABS)
     edges = [low + (high - low) * i // strips for i in range(strips + 1)]
     for a, b in row_edges(words, slabs):
         part = table.take(slice(a, b))
-        yield Row(part, (_strip(members, part, a, b, start_ms, end_ms) for start_ms, end_ms in pairwise(edges)))
+        yield Row(part, (_strip(members, part, a, b, start_ms, end_ms) for start_ms, end_ms in pairwise(edges)), slab_samples)
 
 
 def _words(members: Sequence[_Member], series: int) -> I64:
