@@ -164,20 +164,33 @@ def _texts_of(series: SeriesTable, tails: list[bytes] | None, *, many: bool) -> 
     names = [orjson.dumps(name) + b":" for name in series.names]
     known = series.ids >= 0
     used, which = np.unique(series.ids[known], return_inverse=True)
-    values = [orjson.dumps(text) for text in series.symbols[used].tolist()]
     ids = np.full(series.ids.shape, -1, np.int32)
     ids[known] = which + (NAMES + len(names))
-    pieces, piece_at = _joined([b'{"metric":{', opening, closing, *names, *values])
-    ending, tail_at = (np.empty(0, np.uint8), np.zeros(len(series) + 1, np.int64)) if tails is None else _joined(tails)
+    head = [b'{"metric":{', opening, closing, *names]
+    values, value_bytes = _quoted(series.symbols[used].tolist())
+    pieces, piece_at = _with_places(b"".join(head) + values, [*map(len, head), *value_bytes])
+    tails = [b""] * len(series) if tails is None else tails
+    ending, tail_at = _with_places(b"".join(tails), [*map(len, tails)])
     lengths = np.diff(piece_at)
     label_bytes = np.where(known, lengths[ids] + lengths[NAMES : NAMES + len(names), None] + 1, 0).sum(axis=0)
     return _Texts(pieces, piece_at, ids, ending, tail_at, label_bytes + lengths[:NAMES].sum() + np.diff(tail_at) + 3)
 
 
-def _joined(texts: Sequence[bytes]) -> tuple[U8, I64]:
-    """(all texts one after another, where each begins and the last ends)."""
-    at = np.concatenate([[0], np.cumsum([len(text) for text in texts])]).astype(np.int64)
-    return np.frombuffer(bytearray().join(texts), np.uint8), at
+def _quoted(texts: list[str]) -> tuple[bytes, list[int]]:
+    """(JSON strings one after another, the bytes of each)."""
+    whole = "".join(texts)
+    if whole.isascii() and whole.isprintable() and '"' not in whole and "\\" not in whole:  # as nearly all: nothing to escape
+        between = '""'
+        return f'"{between.join(texts)}"'.encode() if texts else b"", [len(text) + 2 for text in texts]
+    quoted = [orjson.dumps(text) for text in texts]
+    return b"".join(quoted), [*map(len, quoted)]
+
+
+def _with_places(data: bytes, size_bytes: list[int]) -> tuple[U8, I64]:
+    """(the bytes of texts, where each begins and the last ends)."""
+    at = np.zeros(len(size_bytes) + 1, np.int64)
+    np.cumsum(size_bytes, out=at[1:])
+    return np.frombuffer(bytearray(data), np.uint8), at
 
 
 def _chunks(points: _Points, texts: _Texts) -> Iterator[bytes]:
