@@ -46,14 +46,14 @@ def query_response(answer: Answer, *, at_ms: int = 0, stats: str = "", deadline:
     """
     head = b'{"status":"success","data":{"resultType":"%b","result":' % answer.kind.encode()
     told = b',"stats":' + stats_json(answer.stats, each_step=stats == "all") if stats and answer.stats is not None else b""
-    parts = [head]
+    parts: list[bytes | memoryview] = [head]
     for part in result_parts(answer, at_ms):
         deadline()
         parts.append(part)
     return b"".join([*parts, told, b"}", notes_json(answer.warnings, answer.infos), b"}"])
 
 
-def result_parts(answer: Answer, at_ms: int) -> Iterable[bytes]:
+def result_parts(answer: Answer, at_ms: int) -> Iterable[bytes | memoryview]:
     """The `result` of an answer, in pieces."""
     value = answer.value
     if isinstance(value, str):
@@ -138,7 +138,7 @@ def _plain(column: npt.NDArray[Number]) -> npt.NDArray[Number]:
     return column if column.flags.c_contiguous and column.flags.writeable else column.copy()
 
 
-def _series_parts(points: _Points, *, many: bool) -> Iterable[bytes]:
+def _series_parts(points: _Points, *, many: bool) -> Iterable[bytes | memoryview]:
     """`[{"metric":{…},"values":[…]},…]`, or with one `value` a series; series without a sample are left out."""
     tails: list[bytes] | None = None
     if len(points.natives) and np.any(points.natives >= 0):
@@ -193,7 +193,7 @@ def _with_places(data: bytes, size_bytes: list[int]) -> tuple[U8, I64]:
     return np.frombuffer(bytearray(data), np.uint8), at
 
 
-def _chunks(points: _Points, texts: _Texts) -> Iterator[bytes]:
+def _chunks(points: _Points, texts: _Texts) -> Iterator[bytes | memoryview]:
     """The text of runs of series, each of about CHUNK_POINTS cells; series without a sample are left out."""
     offsets, last, i, comma = points.offsets, len(points.series), 0, b""
     while i < last:
@@ -202,12 +202,13 @@ def _chunks(points: _Points, texts: _Texts) -> Iterator[bytes]:
         pairs = np.diff(before[offsets[i : stop + 1] - offsets[i]])
         rows = i + np.flatnonzero((pairs > 0) | (np.diff(texts.tail_at[i : stop + 1]) > 0))
         if len(rows):
-            yield comma + _run(points, texts, rows, slice(int(offsets[i]), int(offsets[stop])), int(before[-1]))
+            yield comma
+            yield _run(points, texts, rows, slice(int(offsets[i]), int(offsets[stop])), int(before[-1]))
             comma = b","
         i = stop
 
 
-def _run(points: _Points, texts: _Texts, rows: I64, cells: slice, pairs: int) -> bytes:
+def _run(points: _Points, texts: _Texts, rows: I64, cells: slice, pairs: int) -> memoryview:
     """The text of the series `rows`, which have so many pairs among the cells."""
     values = points.values[cells]
     size = np.abs(values)
@@ -219,7 +220,7 @@ def _run(points: _Points, texts: _Texts, rows: I64, cells: slice, pairs: int) ->
         t_ms, base, np.frombuffer(bytearray(orjson.dumps(digits, option=orjson.OPT_SERIALIZE_NUMPY)), np.uint8),
         np.empty((len(t_ms), STAMP_BYTES + 1), np.uint8), out,
     )  # fmt: skip
-    return out[:used].tobytes()
+    return memoryview(out[:used])
 
 
 def _native_texts(points: _Points, many: bool) -> list[bytes]:
