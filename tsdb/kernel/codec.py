@@ -361,8 +361,9 @@ def _form(y, n, z, counts):
 def _add(x, start, n, times, y):
     """Add a column, -1, 0 or 1 times, to y[:n]."""
     if times:
+        other = x[start : start + n]
         for i in range(n):
-            y[i] += times * x[start + i]
+            y[i] += times * other[i]
 
 
 @register_jitable
@@ -545,13 +546,15 @@ def decode_columns(data, stream_at, classes, descriptors, places, position, exac
                     _add(z, longest + 2 + kept_at[c - abs(refer)], places[LENGTH, c], np.sign(refer), z[a:])
             low, high, to = places[LOW, c], places[HIGH, c], places[TO, c]
             if to >= 0 and high > low:
+                source = z[a + low : a + high]
                 if descriptors[SCALE, c] >= 0:
-                    power = POWERS[descriptors[SCALE, c]]
+                    power, floats = POWERS[descriptors[SCALE, c]], out_f[to : to + high - low]
                     for i in range(high - low):
-                        out_f[to + i] = np.float64(z[a + low + i]) / power
+                        floats[i] = np.float64(source[i]) / power
                 else:
+                    numbers = out[to : to + high - low]
                     for i in range(high - low):
-                        out[to + i] = z[a + low + i]
+                        numbers[i] = source[i]
                 for e in range(used, used + descriptors[EXCEPTIONS, c]):
                     if low <= position[e] < high:
                         out[to + position[e] - low] = exact[e]
