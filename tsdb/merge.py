@@ -191,8 +191,10 @@ def _histogram_places(batches: Sequence[SeriesBatch]) -> I64:
 
 
 def _placed(batches: Sequence[SeriesBatch], table: SeriesTable, places: Sequence[I64]) -> SeriesBatch | None:
-    """The samples of all batches, whose series are those of `table` at these places; None unless those of each series are floats that
-    follow one another in time, batch by batch: then nothing needs comparing, and each is copied once."""
+    """The samples of all batches, whose series are those of `table` at these places, each copied once.
+
+    None unless they are floats that of each series follow one another in time, batch by batch: only then nothing needs comparing.
+    """
     if any(batch.histograms is not None or batch.windows is not None for batch in batches):
         return None
     counts, until = np.zeros(len(table), np.int64), np.full(len(table), MIN_MS, np.int64)
