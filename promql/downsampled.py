@@ -46,14 +46,13 @@ USED: dict[str, tuple[str, ...]] = {
     "changes": ("changes", "first"),
     "resets": ("resets", "first"),
     "first_over_time": ("first",),
-    "ts_of_first_over_time": ("first_ms",),
-    "rate": ("first", "correction", "first_ms"),
-    "increase": ("first", "correction", "first_ms"),
-    "delta": ("first", "first_ms"),
+    "rate": ("first", "correction"),
+    "increase": ("first", "correction"),
+    "delta": ("first",),
 }
 """The window columns that functions look at beside those that all do."""
-USED_BY_ALL = ("count", "last_ms", "before_stale")
-"""Whether a window has a sample, when the newest was taken, and what it is."""
+USED_BY_ALL = ("count", "first_ms", "last_ms", "before_stale")
+"""Whether a window has a sample, when its first and newest were taken (by which it is merged with raw ones), and what the newest is."""
 MEANS = ("avg_over_time", "stddev_over_time", "stdvar_over_time")
 """Functions that raw samples answer even where their sum overflows."""
 

@@ -17,11 +17,12 @@ import numpy as np
 
 from tsdb.kernel.downsample import COUNT, FIRST_MS
 from tsdb.kernel.merge import merge_runs
+from tsdb.kernel.ranges import copy_ranges
 from tsdb.model.estimate import Estimate, merged
 from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import F64, I64, Bool, SeriesBatch, SeriesTable, concat_tables
-from tsdb.model.source import Selection, Source
+from tsdb.model.source import MAX_MS, MIN_MS, Selection, Source
 from tsdb.model.windows import windows_of
 
 U64 = np.uint64
@@ -40,13 +41,11 @@ def merge_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:
         return SeriesBatch.empty(warnings)
     if len(filled) == 1:
         return filled[0] if filled[0].warnings == warnings else replace(filled[0], warnings=warnings)
-    joined = concat_batches(filled)
-    group, first = joined.series.group()
-    table = joined.series.take(first)
-    order = table.order()
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    merged = _merge_runs(joined, place[group], table.take(order))
+    table, places = union_tables([batch.series for batch in filled])
+    one_after_another = _placed(filled, table, places)
+    if one_after_another is not None:
+        return replace(one_after_another, warnings=warnings)
+    merged = _merge_runs(concat_batches(filled), np.concatenate(places), table)
     if merged.windows is not None and any(batch.windows is None for batch in filled):
         covered = _covered(merged, merged.windows)
         if np.any(covered):
@@ -202,6 +201,42 @@ def _histogram_places(batches: Sequence[SeriesBatch]) -> I64:
         places.append(np.where(batch.histogram_at >= 0, batch.histogram_at + before, -1))
         before += len(batch.histograms)
     return np.concatenate(places)
+
+
+def _placed(batches: Sequence[SeriesBatch], table: SeriesTable, places: Sequence[I64]) -> SeriesBatch | None:
+    """The samples of all batches, whose series are those of `table` at these places, each copied once.
+
+    None unless they are floats that of each series follow one another in time, batch by batch: only then nothing needs comparing.
+    """
+    if any(batch.histograms is not None or batch.windows is not None for batch in batches):
+        return None
+    counts, until = np.zeros(len(table), np.int64), np.full(len(table), MIN_MS, np.int64)
+    to: list[I64] = [np.empty(0, np.int64)] * len(batches)
+    for i in sorted(range(len(batches)), key=lambda i: int(batches[i].t_ms.min(initial=MAX_MS))):
+        batch = batches[i]
+        size = np.diff(batch.offsets)
+        some = np.flatnonzero(size)
+        at, ends = places[i][some], batch.offsets[1:][some]
+        if (np.diff(places[i]) <= 0).any() or (until[at] >= batch.t_ms[ends - size[some]]).any():
+            return None
+        to[i] = counts[places[i]]
+        counts[places[i]] += size
+        until[at] = batch.t_ms[ends - 1]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    t_ms, values = np.empty(offsets[-1], np.int64), np.empty(offsets[-1])
+    start_ms = np.zeros(offsets[-1], np.int64) if any(batch.start_ms is not None for batch in batches) else None
+    for batch, place, before in zip(batches, places, to, strict=True):
+        ranges = batch.offsets[:-1], np.diff(batch.offsets), offsets[place] + before
+        _copy(batch.t_ms, t_ms, *ranges)
+        _copy(batch.values, values, *ranges)
+        if start_ms is not None and batch.start_ms is not None:
+            _copy(batch.start_ms, start_ms, *ranges)
+    return SeriesBatch(table, offsets, t_ms, values, start_ms=start_ms, resolution_ms=max(b.resolution_ms for b in batches))
+
+
+def _copy(source: I64 | F64, out: I64 | F64, at: I64, size: I64, to: I64) -> None:
+    """Rows of a column; one that is read-only or has gaps is copied first, for which the kernel would be compiled once more."""
+    copy_ranges(np.require(source, requirements=["C", "W"]).view(np.int64), at, size, out.view(np.int64), to)
 
 
 def _merge_runs(joined: SeriesBatch, place: I64, table: SeriesTable) -> SeriesBatch:

@@ -34,11 +34,11 @@ from tsdb.kernel.codec import (
     SIZE,
     TO,
     ZIGZAG,
-    decode_columns,
     encode_columns,
     share_times,
     to_integers,
 )
+from tsdb.kernel.decode import decode_columns
 from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
 from tsdb.kernel.ranges import copy_ranges
 from tsdb.model.errors import Corrupt

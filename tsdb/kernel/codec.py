@@ -20,8 +20,6 @@ from tsdb.kernel.entropy import (
     bit_length,
     classes_of,
     count_log,
-    decode_stream,
-    decoding_table,
     encode_stream,
     encoding_table,
     plain_bits,
@@ -268,10 +266,10 @@ def _choose(x, offsets, groups, c, recent, known, descriptors, y, z, counts, nei
         refer = _neighbour(y, x, offsets, groups, c, recent, known) if depth else 0
         if depth and refer == 0:
             break
-        _add(x, offsets[c - abs(refer)], n, -np.sign(refer), y)
+        add_column(x, offsets[c - abs(refer)], n, -np.sign(refer), y)
         cost, order, zigzag = _form(y, n, z, counts)
         if cost + REFER_BITS * depth >= best:
-            _add(x, offsets[c - abs(refer)], n, np.sign(refer), y)
+            add_column(x, offsets[c - abs(refer)], n, np.sign(refer), y)
             break
         best, best_order, best_zigzag = cost + REFER_BITS * depth, order, zigzag
         if depth:
@@ -362,11 +360,12 @@ def _form(y, n, z, counts):
 
 
 @register_jitable
-def _add(x, start, n, times, y):
+def add_column(x, start, n, times, y):
     """Add a column, -1, 0 or 1 times, to y[:n]."""
     if times:
+        other = x[start : start + n]
         for i in range(n):
-            y[i] += times * x[start + i]
+            y[i] += times * other[i]
 
 
 @register_jitable(_nrt=False)
@@ -480,101 +479,9 @@ def _trailing_zeros(bits):
     return count
 
 
-@register_jitable
-def _shift_right(bits, drop):
-    """`bits` taken as unsigned, shifted right by 0 to 63."""
-    return bits if drop == 0 else (bits >> drop) & ((np.int64(1) << (64 - drop)) - 1)
-
-
 @register_jitable(_nrt=False)
 def _difference(z, n):
     """Replace z[:n] by the differences of neighbours; how many those are."""
     for i in range(n - 1):
         z[i] = z[i + 1] - z[i]
     return max(n - 1, 0)
-
-
-@njit(nogil=True, cache=True)
-def decode_columns(data, stream_at, classes, descriptors, places, position, exact, used, out, out_f):
-    """Decode columns into out i64[...] (out_f f64 is the same memory).
-
-    data u8[...] with the stream of column c from stream_at[c] on, and MARGIN bytes behind the last; classes u8[t, 256]. places
-    i64[4, n] has the rows LENGTH, LOW, HIGH, TO: samples [low, high) of a column go to out from `to` on, and to < 0 skips the
-    column. position and exact i64[x] are the exceptions of all columns, those of the first from `used` on. The caller guarantees
-    that out is long enough, and that columns refer to equally long ones of those that are given.
-    """
-    columns = places.shape[1]
-    kept_at = np.full(columns, -1, np.int64)  # where the integers of a column that others refer to are kept
-    wanted = np.zeros(columns, np.bool_)
-    longest, kept = 0, 0
-    for c in range(columns - 1, -1, -1):
-        wanted[c] = kept_at[c] >= 0 or (places[TO, c] >= 0 and places[HIGH, c] > places[LOW, c])
-        longest = max(longest, places[LENGTH, c])
-        for row in range(REFER, SECOND + 1):
-            other = c - abs(descriptors[row, c])
-            if wanted[c] and other != c and kept_at[other] < 0:
-                kept_at[other] = kept
-                kept += places[LENGTH, other] + 2
-    z = np.empty(longest + 2 + kept, np.int64)  # a column shorter than its order still has its first value and slope
-    tables, built = np.empty((len(classes), STATES), np.int64), np.zeros(len(classes), np.bool_)
-    for c in range(columns):
-        if wanted[c]:
-            a = 0 if kept_at[c] < 0 else longest + 2 + kept_at[c]
-            t = descriptors[TABLE, c] - 1
-            if t >= 0 and not built[t]:
-                decoding_table(classes[t], tables[t])
-                built[t] = True
-            _integers(
-                data,
-                stream_at[c],
-                tables[max(t, 0)] if len(tables) else tables.reshape(-1),
-                descriptors[:, c],
-                places[LENGTH, c],
-                z[a:],
-            )
-            for row in range(REFER, SECOND + 1):
-                refer = descriptors[row, c]
-                if refer:
-                    _add(z, longest + 2 + kept_at[c - abs(refer)], places[LENGTH, c], np.sign(refer), z[a:])
-            low, high, to = places[LOW, c], places[HIGH, c], places[TO, c]
-            if to >= 0 and high > low:
-                if descriptors[SCALE, c] >= 0:
-                    power = POWERS[descriptors[SCALE, c]]
-                    for i in range(high - low):
-                        out_f[to + i] = np.float64(z[a + low + i]) / power
-                else:
-                    for i in range(high - low):
-                        out[to + i] = z[a + low + i]
-                for e in range(used, used + descriptors[EXCEPTIONS, c]):
-                    if low <= position[e] < high:
-                        out[to + position[e] - low] = exact[e]
-        used += descriptors[EXCEPTIONS, c]
-
-
-@register_jitable
-def _integers(data, start, table, descriptor, length, z):
-    """The integers z[:length] of a column, before what it refers to is added."""
-    order, base, shift = descriptor[FORM] & 3, descriptor[BASE], descriptor[SHIFT]
-    n = max(length - order, 0)
-    if descriptor[TABLE] == 0:
-        for i in range(n):
-            z[i] = base
-    else:
-        decode_stream(data, start, n, table, z)
-        if descriptor[FORM] & ZIGZAG:
-            for i in range(n):
-                z[i] = (_shift_right(z[i], 1) ^ -(z[i] & 1)) << shift
-        elif shift or base:
-            for i in range(n):
-                z[i] = (z[i] << shift) + base
-    for k in range(order):
-        n = _integrate(z, n, descriptor[SLOPE if k + 1 < order else FIRST])
-
-
-@register_jitable
-def _integrate(z, n, value):
-    """Replace the differences z[:n] by the n + 1 values that begin with `value`; how many those are."""
-    for i in range(n):
-        value, z[i] = value + z[i], value
-    z[n] = value
-    return n + 1

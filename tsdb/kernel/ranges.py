@@ -5,11 +5,16 @@ from numba import njit
 
 @njit(nogil=True, cache=True)
 def copy_ranges(source, source_at, size, out, out_at):
-    """out[out_at[i]:][:size[i]] = source[source_at[i]:][:size[i]] for every i; the caller guarantees the ranges."""
+    """out[out_at[i]:][:size[i]] = source[source_at[i]:][:size[i]] for every i; the caller guarantees the ranges.
+
+    Loops over slices from their start become a copy of memory; with an index that Numba must take for negative they are five times
+    slower.
+    """
     for i in range(len(size)):
-        a, b = source_at[i], out_at[i]
+        a = source[source_at[i] : source_at[i] + size[i]]
+        b = out[out_at[i] : out_at[i] + size[i]]
         for j in range(size[i]):
-            out[b + j] = source[a + j]
+            b[j] = a[j]
 
 
 @njit(nogil=True, cache=True)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from tsdb.kernel.text import NAMES, POINT_BYTES, STAMP_BYTES, is_plain, write_series
 
 
-def text(kernel: Callable[..., int], labels: list[dict[str, str]], t_ms: list[int], values: npt.NDArray[np.float64], **more: Any) -> str:
+def text(
+    kernel: Callable[..., int], labels: list[dict[str, str]], t_ms: list[int], values: npt.NDArray[np.float64], **more: Any
+) -> str:
     """The text of series that share the values equally; `t_ms` are the times of each of them, or with `base` of each value."""
     names = sorted({name for row in labels for name in row})
     known = sorted({value for row in labels for value in row.values()})
