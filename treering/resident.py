@@ -28,7 +28,7 @@ class Mapping:
 
 
 def release_unused() -> None:
-    """Gives unused memory back to the system; what is needed after all is read again. About 3 ms; nothing on other systems."""
+    """Gives unused memory back to the system; what is needed after all is read again. About 8 ms; nothing on other systems."""
     if sys.platform != "linux" or not SMAPS.exists():
         return
     libc = ctypes.CDLL(None)

@@ -37,7 +37,7 @@ GC_THRESHOLD = 20_000
 FIRST_ROUND_S = 0.05
 """When background work first runs: at once, so that a new store has its own metrics to show."""
 
-RELEASE_S = 60
+RELEASE_S = 20
 """How often memory that is not needed goes back to the system."""
 
 GRACE_S = 10

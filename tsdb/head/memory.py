@@ -24,7 +24,7 @@ from tsdb.model.source import MIN_MS
 
 MIN_LOG, MAX_LOG = 1 << 14, 1 << 22
 """Samples in a log. The upper bound is 100 MB, and a quarter of a second to seal."""
-SAMPLES_PER_SERIES, FEWEST_PER_SERIES = 64, 16
+SAMPLES_PER_SERIES, FEWEST_PER_SERIES = 64, 12
 """A log is full once it holds so many of each series: long runs pack and decode well. Past SPARE_LOG samples in all, fewer do."""
 SPARE_LOG = 1 << 20
 MAX_LOG_HISTOGRAM_BYTES = 64 << 20
