@@ -36,6 +36,7 @@ class MemcachedCache:
         import pymemcache
 
         self.counts = CacheCounts()
+        self._declined = pymemcache.MemcacheServerError
         self._failures = (pymemcache.MemcacheError, OSError, ValueError, RuntimeError)
         self._clock, self._tell = clock, tell
         self._servers = [
@@ -67,12 +68,12 @@ class MemcachedCache:
         if len(names) > MAX_CHUNKS:
             return
         parts = {name: data[i * CHUNK_BYTES : (i + 1) * CHUNK_BYTES] for i, name in enumerate(names)}
-        self._ask(self._server_of(key), lambda client, parts: client.set_many(parts, noreply=True), parts)
+        self._ask(self._server_of(key), lambda client, parts: client.set_many(parts, noreply=False), parts)
 
     def drop(self, key: RangeKey) -> None:
         """See `RangeCache.drop`."""
         self.counts.failed()
-        self._ask(self._server_of(key), lambda client, names: client.delete_many(names, noreply=True), _chunk_names(key))
+        self._ask(self._server_of(key), lambda client, names: client.delete_many(names, noreply=False), _chunk_names(key))
 
     def close(self) -> None:
         """Close the connections."""
@@ -91,6 +92,8 @@ class MemcachedCache:
             answer = request(server.client, argument)
         except self._failures as error:
             self.counts.failed()
+            if type(error) is self._declined:  # a value that it does not take, by its options: the server is well
+                return None
             if not server.failing:
                 self._tell(f"memcached {server.name}: {error!r}; tried again every {OFF_S:g} s")
             server.off_until_s, server.failing = self._clock() + OFF_S, True
