@@ -4,7 +4,7 @@ Blocks of a closed window of time are merged, the widest window first: 2 h block
 blocks (replicas, late samples, backfill) are merged like neighbours, for merging is idempotent.
 
 `run` streams. Of the sources it holds a batch of BATCH_WORDS numbers (16 MiB, or one series if that has more), about four times
-over where sources overlap and are merged, and PAGE_CACHE_BYTES of opened pages, for rows of pages are longer; of the result a row
+over where sources overlap and are merged, and PAGE_CACHE_BYTES of pages, for rows of pages are longer; of the result a row
 of pages (at most 128 MiB, or 64 MiB of one that is longer: `tsdb.compaction.strips`), a pages object twice (64 MiB) and the index,
 4 bytes a label of each series.
 """
@@ -16,6 +16,7 @@ from itertools import pairwise
 
 from tsdb.block.block import Block
 from tsdb.block.meta import BlockMeta
+from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import PartCache
 from tsdb.block.run import MAX_UNION_SERIES, BlockPiece, BlockRun
 from tsdb.block.writer import BlockWriter
@@ -177,7 +178,7 @@ def read_sources(
     end_ms: int = MAX_MS,
 ) -> Iterator[SeriesBatch]:
     """All that is left of a job's sources in [start_ms, end_ms), merged; other arguments and errors as of `run`."""
-    cache, pages = PartCache(INDEX_CACHE_BYTES), PartCache(PAGE_CACHE_BYTES)
+    cache, pages = PartCache(INDEX_CACHE_BYTES), PageCache(PAGE_CACHE_BYTES)
     runs = chains(job.sources, apart=any(touching(meta, tombstones) for meta in job.sources))
     selection = Selection((), start_ms, end_ms, job.resolution_ms)
     words = BATCH_WORDS // len(runs)
