@@ -53,8 +53,10 @@ def main() -> None:
     end_ms = int(time.time() * 1000) // 60_000 * 60_000
     start_ms = end_ms - (count - 1) * SCRAPE_MS
     with tempfile.TemporaryDirectory() as name, ExitStack() as running:
+        settings = Path(name) / "treering.yml"
+        settings.write_text("query_timeout_s: 3600\n")
         programs = {
-            "treering": running.enter_context(treering(Path(name) / "treering")),
+            "treering": running.enter_context(treering(Path(name) / "treering", "--config", str(settings))),
             "prometheus": running.enter_context(prometheus(Path(name) / "prometheus", *PROMETHEUS_FLAGS)),
         }
         for peer, program in programs.items():

@@ -1,6 +1,6 @@
 """10,000 blocks of 200 tenants: from nothing to a store gateway that answers: seconds, requests, memory; and what a query costs.
 
-python -m benchmarks.many_blocks [--blocks 10000] [--tenants 200] [--bucket FOLDER] [--delay-ms 0]
+usage: python -m benchmarks.many_blocks [--blocks 10000] [--tenants 200] [--bucket FOLDER] [--delay-ms 0] [--only start,query]
 
 The blocks are tiny, for their number is what is measured. The bucket is a folder whose operations may be made as slow as those of
 S3. Each figure is of a process of its own, started when the bucket is complete and its indexes are written.
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,15 @@ from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Selection
 
 RANGE_MS = 2 * 3_600_000
+READ_THREADS = 16
 FIRST_MS = 20_000 * 86_400_000
+TITLES = {
+    "start": "start: know the tenants",
+    "query": "first query of one tenant, all its blocks",
+    "all": "know every block of every tenant",
+    "refresh": "know what is new of every tenant",
+    "compactor": "compactor: first round, listing everything",
+}
 
 
 class Slow(FolderBucket):
@@ -81,7 +90,7 @@ def measure(path: Path, what: str) -> dict[str, float]:
     if what == "compactor":
         Compactor(bucket, LimitsTable(), CompactorOptions(jobs_per_tick=0)).tick(now_ms())
     else:
-        gateway = StoreGateway(bucket)
+        gateway = StoreGateway(bucket, executor=ThreadPoolExecutor(READ_THREADS))
         gateway.refresh(now_ms())
         names = gateway.tenants()
         if what == "query":
@@ -90,9 +99,12 @@ def measure(path: Path, what: str) -> dict[str, float]:
             before, began, Slow.requests = memory_mib(), time.perf_counter(), 0
             found = list(gateway.source(names[0]).select(selection))
             assert len(found) == 1 and len(found[0]) == 1
-        if what == "all":
+        if what in ("all", "refresh"):
             for name in names:
                 gateway.blocks(name)
+        if what == "refresh":
+            before, began, Slow.requests = memory_mib(), time.perf_counter(), 0
+            gateway.refresh(now_ms())
     return {"seconds": time.perf_counter() - began, "requests": Slow.requests, "MiB": memory_mib() - before}
 
 
@@ -110,6 +122,7 @@ def main() -> None:
     parser.add_argument("--tenants", type=int, default=200)
     parser.add_argument("--bucket", type=Path)
     parser.add_argument("--delay-ms", type=float, default=0)
+    parser.add_argument("--only", default=",".join(TITLES))
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     Slow.delay_s = options.delay_ms / 1000
@@ -124,15 +137,9 @@ def main() -> None:
 
 
 def report(path: Path, options: argparse.Namespace) -> None:
-    titles = {
-        "start": "start: know the tenants",
-        "query": "first query of one tenant, all its blocks",
-        "all": "know every block of every tenant",
-        "compactor": "compactor: first round, listing everything",
-    }
     print(f"{options.blocks} blocks of {options.tenants} tenants, {options.delay_ms:g} ms a request\n")
     print(f"{'':44}{'seconds':>9}{'requests':>10}{'MiB more':>10}")
-    for what, title in titles.items():
+    for what, title in ((what, TITLES[what]) for what in options.only.split(",")):
         command = [sys.executable, "-m", "benchmarks.many_blocks", "--bucket", str(path), "--measure", what]
         done = subprocess.run([*command, "--delay-ms", str(options.delay_ms)], capture_output=True, check=True, text=True)
         found = json.loads(done.stdout)

@@ -36,8 +36,31 @@ CODES: dict[str, int] = {
     "delta": kernel.DELTA,
 }
 """The functions that put whole windows together. All others take the newest sample of each window for a raw one."""
+USED: dict[str, tuple[str, ...]] = {
+    "sum_over_time": ("sum",),
+    "avg_over_time": ("sum", "min", "max"),
+    "stdvar_over_time": ("sum", "squares", "first", "min", "max"),
+    "stddev_over_time": ("sum", "squares", "first", "min", "max"),
+    "min_over_time": ("min",),
+    "max_over_time": ("max",),
+    "changes": ("changes", "first"),
+    "resets": ("resets", "first"),
+    "first_over_time": ("first",),
+    "ts_of_first_over_time": ("first_ms",),
+    "rate": ("first", "correction", "first_ms"),
+    "increase": ("first", "correction", "first_ms"),
+    "delta": ("first", "first_ms"),
+}
+"""The window columns that functions look at beside those that all do."""
+USED_BY_ALL = ("count", "last_ms", "before_stale")
+"""Whether a window has a sample, when the newest was taken, and what it is."""
 MEANS = ("avg_over_time", "stddev_over_time", "stdvar_over_time")
 """Functions that raw samples answer even where their sum overflows."""
+
+
+def columns_for(func: str) -> tuple[str, ...]:
+    """The window columns that a function over ranges, or INSTANT, looks at."""
+    return (*USED_BY_ALL, *USED.get(func, ()))
 
 
 def as_points(batch: SeriesBatch) -> SeriesBatch:

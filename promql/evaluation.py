@@ -106,12 +106,21 @@ def size_of(value: Value) -> int:
     return len(value.values) if isinstance(value, Scalar) else value.values.size + _weight(value.histograms)
 
 
-def select(ev: Evaluation, selector: VectorSelector, *, start_ms: int, end_ms: int, read: Read = RAW) -> Iterator[SeriesBatch]:
-    """The series of a selector with samples in [start_ms, end_ms), counted, warnings noted, reset hints completed.
+def select(
+    ev: Evaluation,
+    selector: VectorSelector,
+    *,
+    start_ms: int,
+    end_ms: int,
+    read: Read = RAW,
+    columns: tuple[str, ...] | None = None,
+) -> Iterator[SeriesBatch]:
+    """The series of a selector with samples in [start_ms, end_ms), counted, warnings noted, reset hints completed; of windows
+    the named columns.
 
     Series of histograms may begin up to the lookback earlier: whether the first one is a reset shows in the one before it.
     """
-    selection = Selection(selector.matchers, start_ms, end_ms, read.resolution_ms, read.fallback_ms)
+    selection = Selection(selector.matchers, start_ms, end_ms, read.resolution_ms, read.fallback_ms, columns)
     told_of = ReadStats(selection)
     if ev.node is not None:
         ev.node.reads.append(told_of)
@@ -133,7 +142,9 @@ def select(ev: Evaluation, selector: VectorSelector, *, start_ms: int, end_ms: i
         told_of.series += len(batch)
         told_of.samples += batch.samples
         if ev.stats.series > ev.options.max_series:
-            raise LimitExceeded(f"the query selects more than {ev.options.max_series} series, which is the limit (max_series)")
+            raise LimitExceeded(
+                f"the query selects more than {ev.options.max_series} series, which is the limit (max_series, max_fetched_series)"
+            )
         if len(batch):
             batch = with_reset_hints(_prepared(ev, batch), reset)
             yield without_buckets(batch) if selector in ev.plan.bucketless else batch

@@ -7,7 +7,7 @@ import numpy as np
 
 from promql.annotations import Annotations
 from promql.answer import START_TIMESTAMPS
-from promql.downsampled import as_points, note_approximated
+from promql.downsampled import as_points, columns_for, note_approximated
 from promql.evaluation import Evaluation, hold, map_batches, select
 from promql.matrix import I64, Matrix, Steps
 from promql.matrix_rows import concat_matrices
@@ -74,7 +74,8 @@ def read_range(ev: Evaluation, call: RangeCall, selector: VectorSelector, window
         note_approximated(call.func, batch, read, selector.span, notes)
         return over_time(call, batch, windows, notes, executor)
 
-    batches = select(ev, selector, start_ms=windows.start_ms, end_ms=windows.end_ms, read=read)
+    columns = columns_for(call.func)
+    batches = select(ev, selector, start_ms=windows.start_ms, end_ms=windows.end_ms, read=read, columns=columns)
     pieces = range_pieces(batches, windows, once=call.func in EXTRAPOLATED or call.func in PICKS)
     yield from map_batches(ev, counted_windows(ev, pieces, windows), work, windows.steps)
 
@@ -122,7 +123,8 @@ def _select_instant(ev: Evaluation, selector: VectorSelector, ends_ms: I64, read
     lookback_ms = ev.options.lookback_ms
     reach_ms = max(lookback_ms, read.fallback_ms if read.fallback_ms > read.exact_ms else 0)
     beyond_ms = lookback_ms if selector.smoothed else 0
-    return select(ev, selector, start_ms=int(ends_ms[0]) - reach_ms + 1, end_ms=int(ends_ms[-1]) + beyond_ms + 1, read=read)
+    start_ms, end_ms = int(ends_ms[0]) - reach_ms + 1, int(ends_ms[-1]) + beyond_ms + 1
+    return select(ev, selector, start_ms=start_ms, end_ms=end_ms, read=read, columns=columns_for(INSTANT))
 
 
 def _points(

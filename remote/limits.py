@@ -2,7 +2,7 @@
 
 Names and defaults are Cortex's where it has them, so that its overrides carry over; 0 means unlimited. The two that differ:
 samples of any age are accepted, and ingestion is not rate limited until it is configured, for a fresh store must take
-whatever history it is given. Bounds on requests and on queries are those of the whole server (`treering.config`).
+whatever history it is given. Those on queries stand beside the bounds of the whole server (`treering.config`): the smaller holds.
 """
 
 import threading
@@ -44,6 +44,20 @@ class Limits:
     """How far in the future a sample may lie; a sender's wrong clock must not poison the head."""
     max_exemplars: int = 100_000
     max_metadata_per_user: int = 8_000
+
+    max_samples: int = 0
+    """Samples and result cells that one query may hold at one time: its memory, at 24 bytes each."""
+    max_fetched_series: int = 0
+    """Series that all selectors of one query may read together."""
+    max_query_points: int = 0
+    """Steps of a range query."""
+    max_query_length_ms: int = 0
+    """The time over which one selector may read samples, its range and the lookback included."""
+    max_query_lookback_ms: int = 0
+    """How far back queries see; what is older is as if it were not there."""
+    query_timeout_ms: int = 0
+    max_concurrent_queries: int = 0
+    """Queries at work at once in one process; more wait for their turn."""
 
     retention_ms: int = 0
     """How long samples are kept, at any resolution; 0 = for ever, as in what follows."""

@@ -7,19 +7,20 @@ read when a query needs them, through caches that are bounded in bytes and share
 """
 
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
 from remote.blocks import GuardedBlock, Stretch, Told, coarser_only, damage
 from remote.tenants import check_tenant
-from tsdb.block.block import Block
+from tsdb.block.block import Block, open_blocks
 from tsdb.block.meta import BlockMeta
 from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import PartCache
 from tsdb.block.run import BlockPiece, BlockRun
 from tsdb.bucket.bucket import Bucket, PrefixBucket
+from tsdb.bucket.range_cache import RangeCache
 from tsdb.compaction.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
 from tsdb.compaction.coverage import Piece, cover
 from tsdb.compaction.tombstones import BuriedSource, Tombstone
@@ -74,13 +75,23 @@ class TenantBlocks:
 
 
 class StoreGateway:
-    """The blocks in a bucket whose keys are `<tenant>/<ulid>/…`. Thread-safe. `executor` runs the range reads of a batch."""
+    """The blocks in a bucket whose keys are `<tenant>/<ulid>/…`. Thread-safe.
 
-    def __init__(self, bucket: Bucket, options: GatewayOptions | None = None, *, executor: Executor | None = None) -> None:
+    `executor` runs range reads side by side; `ranges` keeps what they read outside of this process.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        options: GatewayOptions | None = None,
+        *,
+        executor: Executor | None = None,
+        ranges: RangeCache | None = None,
+    ) -> None:
         self.options = options or GatewayOptions()
         self.index_cache = PartCache(self.options.index_cache_bytes)
         self.page_cache = PageCache(self.options.page_cache_bytes)
-        self._bucket, self.executor = bucket, executor
+        self._bucket, self.executor, self._ranges = bucket, executor, ranges
         self._lock = threading.Lock()
         self._loading = [threading.Lock() for _ in range(_STRIPES)]
         self._now_ms: int | None = None
@@ -101,8 +112,8 @@ class StoreGateway:
         for tenant in told:  # who asks for them finds in the bucket what was told
             with self._stripe(tenant):
                 self._told.pop(tenant, None)
-        for tenant in tenants:
-            self._load(tenant, now_ms)
+        run = map if self.executor is None else self.executor.map
+        deque(run(lambda tenant: self._load(tenant, now_ms), tenants), maxlen=0)
 
     def reload(self, tenant: str, now_ms: int) -> None:
         """Reads one tenant's index now, if the tenant is one of those asked for."""
@@ -151,7 +162,12 @@ class StoreGateway:
             block = self._open.get(key)
             if block is None or block.meta is not meta:
                 block = self._open[key] = Block(
-                    PrefixBucket(self._bucket, tenant), meta, self.index_cache, self.executor, page_cache=self.page_cache
+                    PrefixBucket(self._bucket, tenant),
+                    meta,
+                    self.index_cache,
+                    self.executor,
+                    page_cache=self.page_cache,
+                    ranges=self._ranges,
                 )
             self._open.move_to_end(key)
             if len(self._open) > self.options.max_open_blocks:
@@ -209,15 +225,17 @@ class _TenantSource:
     def _merged(self, selection: Selection, *, labels_only: bool = False) -> Source:
         known = self._gateway.blocks(self._tenant)
         tombstones = {block.meta.ulid: block.tombstones for block in known.live}
-        sources: list[Source] = []
         coverage = cover([block.meta for block in known.live], selection)
-        plain = [piece for piece in coverage.pieces if piece.meta.resolution_ms == 0 and not tombstones[piece.meta.ulid]]
-        sources += [self._run(plain)] if plain else []
-        others = [piece for piece in coverage.pieces if piece.meta.resolution_ms or tombstones[piece.meta.ulid]]
-        for piece in (*others, *(coverage.coarser_only if labels_only else ())):
-            meta, buried = piece.meta, tombstones[piece.meta.ulid]
-            block: Source = self._gateway.open_block(self._tenant, meta)
-            guarded = GuardedBlock(meta.ulid, BuriedSource(block, buried, meta) if buried else block)
+        pieces = (*coverage.pieces, *(coverage.coarser_only if labels_only else ()))
+        blocks = {piece.meta.ulid: self._gateway.open_block(self._tenant, piece.meta) for piece in pieces}
+        open_blocks(list(blocks.values()), self._gateway.executor)
+        sources: list[Source] = []
+        for resolution_ms in sorted({piece.meta.resolution_ms for piece in pieces}):
+            plain = [piece for piece in pieces if piece.meta.resolution_ms == resolution_ms and not tombstones[piece.meta.ulid]]
+            sources += [self._run(blocks, plain)] if plain else []
+        for piece in (piece for piece in pieces if tombstones[piece.meta.ulid]):
+            meta, block = piece.meta, blocks[piece.meta.ulid]
+            guarded = GuardedBlock(meta.ulid, BuriedSource(block, tombstones[meta.ulid], meta))
             sources.append(Stretch(guarded, piece.start_ms, piece.end_ms))
         if coverage.coarser_only and not labels_only:
             sources.append(Told((coarser_only(coverage.coarser_only),)))
@@ -225,10 +243,9 @@ class _TenantSource:
             sources.append(Told(tuple(known.damaged.values())))
         return sources[0] if len(sources) == 1 else MergeSource(sources)
 
-    def _run(self, pieces: Sequence[Piece]) -> BlockRun:
-        gateway = self._gateway
-        blocks = [BlockPiece(gateway.open_block(self._tenant, piece.meta), piece.start_ms, piece.end_ms) for piece in pieces]
-        return BlockRun(tuple(blocks), gateway.index_cache, gateway.executor, damage)
+    def _run(self, blocks: Mapping[str, Block], pieces: Sequence[Piece]) -> BlockRun:
+        run = tuple(BlockPiece(blocks[piece.meta.ulid], piece.start_ms, piece.end_ms) for piece in pieces)
+        return BlockRun(run, self._gateway.index_cache, self._gateway.executor, damage)
 
 
 def is_tenant(name: str) -> bool:

@@ -4,6 +4,7 @@ An unknown key is an error that names the nearest known one, for a misspelt limi
 """
 
 import difflib
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from tsdb.model.errors import BadData
 
 MAX_CONFIG_BYTES = 1 << 20
+MIN_DISK_CACHE_BYTES = 64 << 20
 
 ROLES = ("distributor", "ingester", "querier", "query-frontend", "store-gateway", "compactor", "ruler")
 
@@ -61,6 +63,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     index_cache_bytes: int = 128 << 20
     page_cache_bytes: int = 256 << 20
     """A sample of an opened page takes about two bytes: it holds a hundred million of them."""
+    cache_path: str = ""
+    """A folder on a local disk where ranges read from the bucket are kept; empty = none."""
+    cache_disk_bytes: int = 10 << 30
+    memcached: tuple[str, ...] = ()
+    """`host:port` of memcached servers that keep such ranges for all stores; needs `treering[memcached]`."""
     keep_flushed_s: float = 0
     """How long an ingester still answers for blocks it has written; only needed where readers in other processes refresh later."""
     tick_s: float = 5
@@ -150,7 +157,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-_LISTS = ("target", "enable_feature", "python_functions")
+_LISTS = ("target", "enable_feature", "python_functions", "memcached")
 
 
 def _known(key: str, place: str) -> None:
@@ -173,7 +180,21 @@ def _check(config: Config) -> None:
         raise BadData(f"listen: {config.listen!r} is no HOST:PORT")
     if not 1 <= config.replication_factor <= config.ingesters:
         raise BadData(f"replication_factor: {config.replication_factor} needs as many ingesters; there are {config.ingesters}")
+    _check_caches(config)
     for name in Config.__struct_fields__:
         value = getattr(config, name)
         if isinstance(value, int | float) and value < 0:
             raise BadData(f"{name}: {value} is negative")
+
+
+def _check_caches(config: Config) -> None:
+    if config.cache_path and Path(config.cache_path).exists() and not Path(config.cache_path).is_dir():
+        raise BadData(f"cache_path: {config.cache_path} is no folder")
+    if config.cache_path and config.cache_disk_bytes < MIN_DISK_CACHE_BYTES:
+        raise BadData(f"cache_disk_bytes: {config.cache_disk_bytes} is below {MIN_DISK_CACHE_BYTES}, which a few pages take")
+    for server in config.memcached:
+        host, _, port = server.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise BadData(f"memcached: {server!r} is no HOST:PORT")
+    if config.memcached and importlib.util.find_spec("pymemcache") is None:
+        raise BadData("memcached: needs the client library: pip install 'treering[memcached]'")

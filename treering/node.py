@@ -25,6 +25,7 @@ from remote.distributor import Distributor
 from remote.ingester import Ingester, IngesterOptions, TickReport
 from remote.limits import LimitsTable
 from remote.querier import Querier
+from remote.query_limits import BoundedSource, QueryLimits, least, query_limits
 from remote.ring.membership import MemoryMembership
 from remote.ring.ring import Instance, State, instance_tokens
 from remote.store_gateway import GatewayOptions, StoreGateway
@@ -33,9 +34,11 @@ from remote.tenants import resolve_tenant, resolve_tenants
 from treering.config import Config
 from treering.limits import limits_table
 from treering.python_functions import added, load_functions
+from treering.range_caches import RangeCaches
 from treering.telemetry import Gauge, Telemetry
 from treering.upkeep import Upkeep
-from tsdb.bucket.bucket import Bucket, open_bucket
+from tsdb.bucket.bucket import open_bucket
+from tsdb.bucket.counted import CountedBucket
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData, QueryCanceled, QueryTimeout, TreeringError, Unavailable
 from tsdb.model.source import Source
@@ -83,11 +86,14 @@ class Node:
 
     def _wire(self, config: Config, *, ingesting: bool) -> None:
         self.limits: LimitsTable = limits_table(config.limits, config.tenant_limits)
-        self.bucket: Bucket = open_bucket(config.bucket or str(Path(config.data) / "bucket"))
+        self.bucket = CountedBucket(open_bucket(config.bucket or str(Path(config.data) / "bucket")), _tell_bucket)
         self._quorum_pool = ThreadPoolExecutor(max(1, config.ingesters * 4), "quorum") if config.ingesters > 1 else None
         self._query_pool = ThreadPoolExecutor(config.query_threads, "batch")
         self._read_pool = ThreadPoolExecutor(READ_THREADS, "read")
-        self.store_gateway = StoreGateway(self.bucket, _gateway_options(config), executor=self._read_pool)
+        self._caches = RangeCaches(config, self._clock)
+        self.store_gateway = StoreGateway(
+            self.bucket, _gateway_options(config), executor=self._read_pool, ranges=self._caches.ranges
+        )
         self.upkeep = Upkeep(config, self.bucket, self.limits, self.store_gateway, self.telemetry, self.now_ms)
         self.ingesters = [self._open_ingester(i) for i in range(config.ingesters if ingesting else 0)]
         self.membership = self._join_all()
@@ -134,9 +140,23 @@ class Node:
         """Everything the tenants have, memory and blocks merged."""
         return self.querier.source(*tenants)
 
+    def bounded_source(self, tenants: Sequence[str]) -> Source:
+        """The same for who asks over the API: as far back, and over as much time, as the tenants' limits allow."""
+        limits = self.query_limits(tenants)
+        bounded = limits.max_query_length_ms or limits.max_query_lookback_ms
+        return BoundedSource(self.source(tenants), limits, self.now_ms()) if bounded else self.source(tenants)
+
+    def query_limits(self, tenants: Sequence[str]) -> QueryLimits:
+        """What queries of these tenants may take; 0 = what the configuration allows."""
+        return query_limits([self.limits.of(tenant) for tenant in tenants])
+
     def query(self, tenants: Sequence[str], query: Query, *, canceled: Callable[[], bool] = lambda: False) -> Answer:
         """The answer of an instant or range query. BadData, QueryFailed, LimitExceeded, QueryTimeout or QueryCanceled."""
-        options, check, source = self._options(query), self._deadline(query, canceled), self.source(tenants)
+        options, check, source = (
+            self._options(tenants, query),
+            self._deadline(tenants, query, canceled),
+            self.bounded_source(tenants),
+        )
         pool, clock = self._query_pool, time.perf_counter if query.stats else None
         if query.step_ms == 0:
             answer = query_instant(source, query.text, query.start_ms, options, deadline=check, executor=pool, clock=clock)
@@ -151,7 +171,11 @@ class Node:
         self, tenants: Sequence[str], query: Query, *, run: bool = False, canceled: Callable[[], bool] = lambda: False
     ) -> Explanation:
         """How a query will be evaluated, or, having run it, how it was. Errors are those of `query`."""
-        options, check, source = self._options(query), self._deadline(query, canceled), self.source(tenants)
+        options, check, source = (
+            self._options(tenants, query),
+            self._deadline(tenants, query, canceled),
+            self.bounded_source(tenants),
+        )
         steps = query.start_ms if query.step_ms == 0 else Steps(query.start_ms, query.end_ms, query.step_ms)
         if not run:
             return explain(source, query.text, steps, options)
@@ -205,21 +229,24 @@ class Node:
         """Whether anything of a tenant is in the bucket."""
         return next(self.bucket.list(f"{tenant}/"), None) is not None
 
-    def _options(self, query: Query) -> QueryOptions:
+    def _options(self, tenants: Sequence[str], query: Query) -> QueryOptions:
         self.check_query_size(query.text)
+        limits = self.query_limits(tenants)
         return QueryOptions(
             lookback_ms=query.lookback_ms or round(self.config.query_lookback_s * 1000),
             features=self.features,
-            max_samples=self.config.max_samples,
+            max_samples=least(self.config.max_samples, limits.max_samples),
             max_memory_bytes=self.config.max_query_memory_bytes,
-            max_series=self.config.max_series,
-            max_points=self.config.max_points,
+            max_series=least(self.config.max_series, limits.max_fetched_series),
+            max_points=least(self.config.max_points, limits.max_query_points),
             functions=self.functions,
             resolution_ms=query.resolution_ms,
         )
 
-    def _deadline(self, query: Query, canceled: Callable[[], bool]) -> Callable[[], None]:
-        return _deadline(min(query.timeout_s or self.config.query_timeout_s, self.config.query_timeout_s), canceled)
+    def _deadline(self, tenants: Sequence[str], query: Query, canceled: Callable[[], bool]) -> Callable[[], None]:
+        own_s = self.query_limits(tenants).query_timeout_ms / 1000
+        allowed_s = min(own_s or self.config.query_timeout_s, self.config.query_timeout_s)
+        return _deadline(min(query.timeout_s or allowed_s, allowed_s), canceled)
 
     def check_query_size(self, text: str) -> None:
         size_bytes = len(text.encode())
@@ -238,6 +265,7 @@ class Node:
             for pool in (self._quorum_pool, self._query_pool, self._read_pool):
                 if pool is not None:
                     pool.shutdown(wait=True, cancel_futures=True)
+            self._caches.close()
             if self._lock is not None:
                 os.close(self._lock)
         return failed
@@ -297,6 +325,15 @@ class Node:
         yield Gauge("treering_ingester_series", "Series in memory.", self.active_series())
         yield Gauge("treering_ingester_tenants", "Tenants with data in memory.", len(stores))
         yield from self.upkeep.gauges()
+        yield from self._caches.gauges()
+        yield Gauge("treering_bucket_requests", "Requests to the bucket.", self.bucket.requests)
+        yield Gauge("treering_bucket_failed_requests", "Requests that failed, however often repeated.", self.bucket.failures)
+        yield Gauge("treering_bucket_read_bytes", "Bytes read from the bucket.", self.bucket.read_bytes)
+        yield Gauge("treering_bucket_written_bytes", "Bytes written to the bucket.", self.bucket.written_bytes)
+
+
+def _tell_bucket(text: str) -> None:
+    log.error("bucket fails", extra={"fields": {"error": text}})
 
 
 def _gateway_options(config: Config) -> GatewayOptions:

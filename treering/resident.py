@@ -13,7 +13,7 @@ from pathlib import Path
 SMAPS = Path("/proc/self/smaps")
 M_ARENA_MAX = -8
 MADV_DONTNEED = 4
-"""Of a mapped file that was not written to: forget the pages; what is touched again comes from the page cache, within microseconds."""
+"""Of a mapped file that was not written to: forget the pages; what is touched again comes from the page cache, in microseconds."""
 
 _MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+)", re.MULTILINE)
 _ANONYMOUS = re.compile(r"^Anonymous: +(\d+) kB", re.MULTILINE)

@@ -79,6 +79,7 @@ def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
         backlog=1024,
     )

@@ -5,6 +5,9 @@ kept, the stale marker losing to any other; of two histograms the one with the l
 Of equal samples the larger start time is kept. Before all that, of two downsampled samples the one that stands for more is kept:
 the other was made before all of its samples had come. No rule looks at who came first: merging is commutative, associative,
 idempotent.
+
+Raw samples that lie in a window of their series are left out, and that is told: the window does not say which samples it was made
+of, so that one that is in both would count twice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,16 +15,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsdb.kernel.downsample import COUNT
+from tsdb.kernel.downsample import COUNT, FIRST_MS
 from tsdb.kernel.merge import merge_runs
 from tsdb.model.estimate import Estimate, merged
 from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.labels import METRIC_NAME, Labels
-from tsdb.model.series import I64, SeriesBatch, SeriesTable, concat_tables
+from tsdb.model.series import F64, I64, Bool, SeriesBatch, SeriesTable, concat_tables
 from tsdb.model.source import Selection, Source
 from tsdb.model.windows import windows_of
 
 U64 = np.uint64
+
+LEFT_OUT = (
+    "samples that came late are left out of this answer: their time is kept only downsampled, and windows cannot take them in"
+)
+"""The warning where raw samples lie in windows of their series."""
 
 
 def merge_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:
@@ -38,7 +46,12 @@ def merge_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:
     order = table.order()
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    return replace(_merge_runs(joined, place[group], table.take(order)), warnings=warnings)
+    merged = _merge_runs(joined, place[group], table.take(order))
+    if merged.windows is not None and any(batch.windows is None for batch in filled):
+        covered = _covered(merged, merged.windows)
+        if np.any(covered):
+            return replace(merged.where(~covered), warnings=tuple(dict.fromkeys((*warnings, LEFT_OUT))))
+    return replace(merged, warnings=warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +152,7 @@ def merge_streams(streams: Sequence[Iterator[SeriesBatch]]) -> Iterator[SeriesBa
                 ready.append(batch.between(0, cut))
                 held[i] = batch.between(cut, len(batch)) if cut < len(batch) else None
         merged = merge_batches(ready)
-        yield replace(merged, warnings=tuple(dict.fromkeys(warnings)))
+        yield replace(merged, warnings=tuple(dict.fromkeys((*warnings, *merged.warnings))))
         warnings = ()
     if warnings:
         yield SeriesBatch.empty(tuple(dict.fromkeys(warnings)))
@@ -213,6 +226,21 @@ def _merge_runs(joined: SeriesBatch, place: I64, table: SeriesTable) -> SeriesBa
         start_ms=None if joined.start_ms is None else joined.start_ms[at],
         windows=None if joined.windows is None else np.take(joined.windows, at, axis=1),
     )  # fmt: skip
+
+
+def _covered(batch: SeriesBatch, windows: F64) -> Bool:
+    """bool[m]: the samples before the end of a later window of their series and not before its first sample."""
+    begins_ms = batch.t_ms - windows[FIRST_MS].astype(np.int64)
+    covered = np.zeros(batch.samples, bool)
+    covered[:-1] = begins_ms[1:] <= batch.t_ms[:-1]
+    covered[batch.offsets[1:-1][batch.offsets[1:-1] > 0] - 1] = False
+    if not np.any(covered):
+        return covered  # as nearly always: what any window covers has a neighbour that is
+    ticks = np.unique(np.concatenate([batch.t_ms, begins_ms]))
+    line = np.repeat(np.arange(len(batch)), np.diff(batch.offsets)) * len(ticks)
+    first = np.searchsorted(line + np.searchsorted(ticks, batch.t_ms), line + np.searchsorted(ticks, begins_ms))
+    covered[:-1] = np.minimum.accumulate(first[:0:-1])[::-1] <= np.arange(batch.samples - 1)
+    return covered
 
 
 def _rank(h: Histograms, histogram_at: I64) -> I64:

@@ -9,10 +9,6 @@ from promql.syntax.ast import Aggregate, Matching
 from tsdb.model.labels import METRIC_NAME
 from tsdb.model.series import SeriesTable, concat_tables
 
-PAIR_BITS = 31
-"""A step in the trie is one integer: the node in the high bits, the label pair in the low ones."""
-
-
 def grouped_labels(node: Aggregate, series: SeriesTable) -> SeriesTable:
     """The labels that the groups of an aggregation carry: those of `by`, or all but those of `without` and the name."""
     return series.drop((METRIC_NAME, *node.grouping)) if node.without else series.keep(node.grouping)
@@ -34,16 +30,15 @@ def match_groups(matching: Matching, lhs: SeriesTable, rhs: SeriesTable) -> tupl
 class GroupNumbers:
     """Numbers for groups of series that arrive in batches, each batch with symbols of its own.
 
-    The groups of the first batch are numbered by array work alone. From the second batch on a label set is a path of label pairs in
-    order of their names, and a group is where its path ends in a trie: array work for each series, and a few dictionary accesses
-    for each group of a batch. Memory grows with the groups.
+    The groups of the first batch are numbered by array work alone. From the second batch on a group is found by the values of all
+    label names seen so far, with array work for each series and a dictionary access for each group of a batch. Memory grows with
+    the groups.
     """
 
     node: Aggregate
     tables: list[SeriesTable] = field(default_factory=list)
-    pairs: dict[tuple[str, str], int] = field(default_factory=dict)
-    steps: dict[int, int] = field(default_factory=dict)
-    numbers: dict[int, int] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    numbers: dict[tuple[str, ...], int] = field(default_factory=dict)
     size: int = 0
 
     def assign(self, series: SeriesTable) -> I64:
@@ -72,21 +67,11 @@ class GroupNumbers:
 
     def _number(self, labels: SeriesTable) -> I64:
         """The number of each row's group, i64[n]; rows are distinct."""
-        ends = self._walk(labels).tolist()
-        return np.array([self.numbers.setdefault(end, len(self.numbers)) for end in ends], np.int64)
-
-    def _walk(self, labels: SeriesTable) -> I64:
-        """The trie node at the end of each row's path, i64[n]; node 0 is the root."""
-        at = np.zeros(len(labels), np.int64)
-        for name, column in zip(labels.names, labels.ids, strict=True):
-            rows = np.flatnonzero(column >= 0)
-            used, which = np.unique(column[rows], return_inverse=True)
-            pair = np.array([self._pair(name, text) for text in labels.symbols[used]], np.int64)
-            step = (at[rows] << PAIR_BITS) | pair[which]
-            distinct, which = np.unique(step, return_inverse=True)
-            end = np.array([self.steps.setdefault(s, len(self.steps) + 1) for s in distinct.tolist()], np.int64)
-            at[rows] = end[which]
-        return at
-
-    def _pair(self, name: str, value: str) -> int:
-        return self.pairs.setdefault((name, value), len(self.pairs))
+        fresh = tuple(name for name in labels.names if name not in self.names)
+        if fresh:
+            self.names += fresh
+            self.numbers = {values + ("",) * len(fresh): number for values, number in self.numbers.items()}
+        columns = [labels.values(name).tolist() for name in self.names]
+        rows = zip(*columns, strict=True) if columns else [()] * len(labels)
+        numbers = self.numbers
+        return np.array([numbers.setdefault(values, len(numbers)) for values in rows], np.int64)

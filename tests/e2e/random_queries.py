@@ -109,7 +109,7 @@ def _draw(number: int) -> Iterator[str]:
     texts: list[str] = []
 
     @seed(number)
-    @settings(max_examples=ROUND, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(max_examples=ROUND, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(queries())
     def collect(text: str) -> None:
         texts.append(text)

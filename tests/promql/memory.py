@@ -1,6 +1,7 @@
 """A `Source` in memory that remembers what it was asked, filled from the `load` lines of test scripts."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from tests.promql.script_store import Sample, loaded
 from tsdb.model.matcher import select_rows
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Selection
+from tsdb.model.windows import COLUMNS
 
 
 class MemorySource:
@@ -25,10 +27,18 @@ class MemorySource:
             chosen = batch.take(np.flatnonzero(select_rows(batch.series, selection.matchers)))
             chosen = chosen.clip(selection.start_ms, selection.end_ms)
             if len(chosen) or chosen.warnings:
-                yield chosen
+                yield _only_asked(chosen, selection)
 
     def series(self, selection: Selection) -> SeriesTable:
         raise AssertionError("evaluation reads samples")
+
+
+def _only_asked(batch: SeriesBatch, selection: Selection) -> SeriesBatch:
+    """The batch with its window columns spoilt that were not asked for."""
+    if batch.windows is None or selection.columns is None:
+        return batch
+    asked = np.array([name in selection.columns for name in COLUMNS])
+    return replace(batch, windows=np.where(asked[:, None], batch.windows, -9.75e77))
 
 
 def batch_of(script: str) -> SeriesBatch:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from promql.annotations import Annotations
@@ -111,7 +111,6 @@ def same(left: float, right: float) -> bool:
     return (math.isnan(left) and math.isnan(right)) or (left == right and math.copysign(1, left) == math.copysign(1, right))
 
 
-@settings(deadline=None)
 @given(st.lists(FLOATS, min_size=1, max_size=9))
 def test_sum_and_avg_are_prometheus_bit_by_bit(values: list[float]) -> None:
     value = matrix([(f'x{{i="{i}"}}', [v]) for i, v in enumerate(values)])
@@ -120,7 +119,6 @@ def test_sum_and_avg_are_prometheus_bit_by_bit(values: list[float]) -> None:
     assert same(run("avg(x)", value).values[0, 0], mean(values))
 
 
-@settings(deadline=None)
 @given(st.lists(FLOATS, min_size=1, max_size=9))
 def test_min_and_max_ignore_nan_unless_it_is_all(values: list[float]) -> None:
     value = matrix([(f'x{{i="{i}"}}', [v]) for i, v in enumerate(values)])
@@ -130,7 +128,6 @@ def test_min_and_max_ignore_nan_unless_it_is_all(values: list[float]) -> None:
         assert got == want or (math.isnan(got) and math.isnan(want))
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_batches_with_other_symbols_add_up_to_the_whole(data: st.DataObject) -> None:
     size = data.draw(st.integers(1, 12))
@@ -185,7 +182,6 @@ def go_heap_top(values: Sequence[float], k: int, sign: float) -> list[int]:
     return sorted(heap)
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([1.0, 2.0, 3.0, math.nan, math.inf]), min_size=1, max_size=12), st.integers(1, 5))
 def test_topk_keeps_the_rows_that_prometheus_keeps(values: list[float], k: int) -> None:
     value = matrix([(f'x{{i="{i:02}"}}', [v, v]) for i, v in enumerate(values)])

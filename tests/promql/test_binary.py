@@ -186,7 +186,7 @@ def sides(draw: st.DrawFn, name: str) -> list[Row]:
     return [(f'{name}{{s="{s}", k="{k}"}}', [draw(VALUES) for _ in range(2)]) for s, k in sets]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     sides("l"),
     sides("r"),

@@ -230,7 +230,7 @@ VALUES = st.one_of(
     st.integers(0, 3),
     st.sampled_from([5 * M, 20 * M]),
 )
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_any_series_is_answered_as_from_raw(
     samples: list[tuple[int, float]], func: str, windows: int, offset: int, lookback_ms: int
 ) -> None:

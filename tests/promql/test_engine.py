@@ -204,7 +204,7 @@ def test_batches_and_threads_change_nothing(query: str) -> None:
             assert (answer.warnings, answer.infos) == (whole.warnings, whole.infos)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(at_s=st.integers(0, 150), query=st.sampled_from(QUERIES[:-1]))
 def test_one_step_of_a_range_is_an_instant(at_s: int, query: str) -> None:
     source = source_of(SCRIPT)

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from promql.annotations import Annotations
@@ -111,7 +111,6 @@ def test_absent() -> None:
     assert vector("absent(sum(x))", matrix([("a", [1])])) == []
 
 
-@settings(deadline=None)
 @given(st.integers(-62_135_596_800, 253_402_300_799), st.floats(0, 0.999))
 def test_dates_are_those_of_the_calendar(seconds: int, fraction: float) -> None:
     value = matrix({"x": [seconds + fraction if seconds >= 0 else float(seconds)]})
@@ -230,7 +229,6 @@ def bucket_quantile(q: float, buckets: Sequence[tuple[float, float]]) -> float:
     return start + (bounds[b] - start) * ((rank - before) / (counts[b] - before)) if counts[b] != before else math.nan
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["-1", "0", "0.5", "1", "1.0", "1e1", "+Inf", "Inf"]), st.integers(0, 9), min_size=1),
     st.sampled_from([-1.0, 0.0, 0.25, 0.5, 0.99, 1.0, 2.0, math.nan]),
@@ -274,7 +272,6 @@ def test_histogram_quantiles_and_fraction() -> None:
     assert vector("histogram_fraction(0, 1.5, h)", scalar(5), scalar(1.5), value) == [("{}", [0])]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.1, 10), st.integers(1, 9)), min_size=1, max_size=6))
 def test_fraction_below_a_quantile_is_the_quantile(buckets: list[tuple[float, int]]) -> None:
     bounds = np.cumsum([width for width, _ in buckets]).tolist()

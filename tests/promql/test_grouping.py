@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from promql.functions.label_columns import set_label
@@ -19,7 +19,6 @@ def node(query: str) -> Aggregate:
     return expr
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(LABELS, min_size=1, max_size=6), min_size=1, max_size=5),
     st.sampled_from(["by (a, b)", "without (a)", "by ()"]),
@@ -45,7 +44,6 @@ def test_series_match_by_on_and_ignoring() -> None:
     assert match_groups(Matching(on=True), left, right)[2] == 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=8), st.integers(1, 3))
 def test_group_presence_is_any(group: list[int], k: int) -> None:
     present = np.random.default_rng(len(group)).random((len(group), k)) > 0.5

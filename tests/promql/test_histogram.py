@@ -17,7 +17,6 @@ def only(result: Histograms) -> HistogramLiteral:
     return from_histograms(result, 0)
 
 
-@settings(deadline=None)
 @given(st.lists(exponential(), min_size=1, max_size=5))
 def test_a_sum_has_the_coarsest_schema_and_all_observations(literals: list[HistogramLiteral]) -> None:
     rows = np.arange(len(literals))
@@ -34,7 +33,6 @@ def test_a_sum_has_the_coarsest_schema_and_all_observations(literals: list[Histo
         assert getattr(out, name) == sum(getattr(literal, name) for literal in literals)
 
 
-@settings(deadline=None)
 @given(exponential(), exponential())
 def test_what_is_added_can_be_taken_away(a: HistogramLiteral, b: HistogramLiteral) -> None:
     left, right = to_histograms([a]), to_histograms([b])
@@ -44,7 +42,6 @@ def test_what_is_added_can_be_taken_away(a: HistogramLiteral, b: HistogramLitera
     assert only(back).negative == filled(coarser(a.negative, shift))
 
 
-@settings(deadline=None)
 @given(exponential(thresholds=(0.0, 0.3, 1.0, 3.0)), exponential(thresholds=(0.0, 0.5, 2.0)))
 def test_a_common_zero_bucket_loses_nothing_and_cuts_no_bucket(a: HistogramLiteral, b: HistogramLiteral) -> None:
     ab = only(histogram.add(to_histograms([a]), to_histograms([b])).histograms)
@@ -54,7 +51,6 @@ def test_a_common_zero_bucket_loses_nothing_and_cuts_no_bucket(a: HistogramLiter
     assert ab.zero_count + sum(ab.positive.values()) + sum(ab.negative.values()) == a.count + b.count
 
 
-@settings(deadline=None)
 @given(custom(), custom())
 def test_custom_histograms_meet_on_the_bounds_both_have(a: HistogramLiteral, b: HistogramLiteral) -> None:
     out = histogram.add(to_histograms([a]), to_histograms([b]))
@@ -183,7 +179,7 @@ def test_all_resets_at_once_are_those_one_by_one() -> None:
     assert histogram.resets(pairs, at, at + 1).tolist() == [expected for _, _, expected in RESETS]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(-(2**31), 2**31 - 1))
 def test_a_wild_bucket_index_needs_little_room(index: int) -> None:
     one = histograms("count:2 buckets:[1]")

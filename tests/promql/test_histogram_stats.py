@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from promql.annotations import Annotations
@@ -19,7 +19,6 @@ none = st.just(0.0)
 either = st.one_of(exponential(thresholds=(0.0, 1e-30), least=1), custom(least=1))
 
 
-@settings(deadline=None)
 @given(either, st.lists(st.floats(0, 1), min_size=2, max_size=8))
 def test_quantiles_rise_with_q(literal: HistogramLiteral, qs: list[float]) -> None:
     many = to_histograms([literal] * len(qs))
@@ -28,7 +27,6 @@ def test_quantiles_rise_with_q(literal: HistogramLiteral, qs: list[float]) -> No
     assert np.all(values[1:] >= values[:-1] - 1e-9 * np.abs(values[:-1]))
 
 
-@settings(deadline=None)
 @given(exponential(zeros=none, least=1), st.floats(0.001, 0.999))
 def test_fraction_undoes_quantile(literal: HistogramLiteral, q: float) -> None:
     one = to_histograms([literal])
@@ -97,7 +95,6 @@ def test_notes_on_observations_of_nan() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.one_of(exponential(zeros=none, least=1), custom(least=1)), st.floats(1e-6, 100), st.sampled_from([-1, 1]))
 def test_trims_keep_the_fraction(literal: HistogramLiteral, size: float, sign: int) -> None:
     at = sign * size
@@ -107,7 +104,6 @@ def test_trims_keep_the_fraction(literal: HistogramLiteral, size: float, sign: i
     assert trim(one, as_f64(at), upper=True).count == pytest.approx(below, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(exponential(), st.floats(-1e6, 1e6))
 def test_two_trims_share_the_observations(literal: HistogramLiteral, at: float) -> None:
     one = to_histograms([literal])

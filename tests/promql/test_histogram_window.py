@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from promql.annotations import Annotations
@@ -49,7 +49,6 @@ def counter(count: float) -> HistogramLiteral:
     return HistogramLiteral(count=count, sum=2 * count, positive={3: count})
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["rate", "increase", "irate"]), st.lists(st.integers(0, 20), min_size=2, max_size=30))
 def test_counts_behave_as_float_counters(func: str, counts: list[int]) -> None:
     batch = batch_of(*(counter(float(count)) for count in counts))
@@ -63,7 +62,6 @@ def test_counts_behave_as_float_counters(func: str, counts: list[int]) -> None:
     assert found == pytest.approx(expected.values[expected.present])
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["sum_over_time", "avg_over_time"]), st.lists(st.integers(0, 20), min_size=1, max_size=20))
 def test_sums_behave_as_floats(func: str, counts: list[int]) -> None:
     result, notes = evaluate(func, batch_of(*(counter(float(count)) for count in counts)))

@@ -201,7 +201,7 @@ def test_every_query_of_our_scripts_survives_printing() -> None:
 
 
 @given(instant_vectors(Vocabulary(modern=True, unstable=True)))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_random_queries_survive_printing(query: str) -> None:
     text = format_expr(_parse(query))
     assert _plain(format_expr(_parse(text))) == _plain(text)

@@ -1,4 +1,6 @@
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +11,7 @@ from tests.remote.batches import series_batch
 from tsdb.block.meta import BlockMeta, new_ulid
 from tsdb.block.writer import write_block
 from tsdb.bucket.bucket import FolderBucket, ObjectInfo, PrefixBucket
+from tsdb.bucket.disk_cache import DiskCache
 from tsdb.model.errors import Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher
@@ -196,25 +199,125 @@ def test_open_blocks_are_bounded(tmp_path: Path) -> None:
     assert len(gateway._open) == 3
 
 
+class Meeting(FolderBucket):
+    """Answers reads of indexes only when three wait together."""
+
+    barrier: ClassVar[threading.Barrier] = threading.Barrier(3)
+    reads: ClassVar[list[str]] = []
+
+    def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+        if key.endswith("/index"):
+            self.reads.append(key)
+            self.barrier.wait(timeout=30)
+        return super().get(key, start, size)
+
+
+def test_blocks_are_opened_side_by_side_each_by_one_read(tmp_path: Path) -> None:
+    bucket = Meeting(tmp_path)
+    for i in range(6):
+        put(bucket, "a", 100 * i, i)
+    with ThreadPoolExecutor(3) as pool:
+        gateway = StoreGateway(bucket, executor=pool)
+        gateway.refresh(0)
+        matchers = (Matcher("job", "=~", "a|b"), Matcher("__name__", "!=", ""))
+        assert len(read(gateway.source("a"), Selection(matchers, MIN_MS, MAX_MS))[0][str(DOWN)]) == 6
+        assert len(gateway.source("a").series(ALL)) == 2
+    assert len(Meeting.reads) == len(set(Meeting.reads)) == 6
+
+
+class Gathering(FolderBucket):
+    """Lists only when three wait together, if there is a barrier, and never what `refused` says."""
+
+    barrier: ClassVar[threading.Barrier | None] = None
+    refused: ClassVar[str] = "none"
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        if self.barrier is not None and prefix.endswith("/index/"):
+            self.barrier.wait(timeout=30)
+        if prefix.startswith(self.refused):
+            raise Unavailable(f"bucket: list {prefix!r}: 503 SlowDown")
+        return super().list(prefix)
+
+
+def test_a_refresh_reads_all_tenants_side_by_side_and_one_that_fails_keeps_what_was_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = Gathering(tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        gateway = StoreGateway(bucket, executor=pool)
+        tenants = list({id(gateway._stripe(name)): name for name in map(str, range(100))}.values())[:3]
+        for i, tenant in enumerate(tenants):
+            put(bucket, tenant, 0, i)
+        gateway.refresh(0)
+        for i, tenant in enumerate(tenants):
+            assert len(gateway.blocks(tenant).live) == 1
+            put(bucket, tenant, 100, 10 + i)
+        monkeypatch.setattr(Gathering, "barrier", threading.Barrier(3))
+        monkeypatch.setattr(Gathering, "refused", f"{tenants[1]}/")
+        with pytest.raises(Unavailable, match="503 SlowDown"):
+            gateway.refresh(1)
+    assert [len(gateway.blocks(tenant).live) for tenant in tenants] == [2, 1, 2]
+
+
 class Flipping(FolderBucket):
-    """Flips a bit in the first reading of each range of a pages object, as a bad cable does."""
+    """Flips a bit in the first reading of each range of a block's objects, as a bad cable does."""
 
     seen: ClassVar[set[tuple[str, int]]] = set()
+    flipped: ClassVar[int] = 0
 
     def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
         data = super().get(key, start, size)
-        if "pages-" in key and (key, start) not in self.seen:
+        if ("pages-" in key or key.endswith("/index")) and (key, start) not in self.seen:
             self.seen.add((key, start))
-            return bytes([data[0] ^ 1]) + data[1:]
+            at = self.flipped % len(data)
+            return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
         return data
 
 
-def test_a_bit_that_flips_on_the_way_is_read_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [False, True])
+@pytest.mark.parametrize("at", range(-60, 400, 20))
+def test_a_bit_that_flips_on_the_way_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, threads: bool) -> None:
     put(FolderBucket(tmp_path), "a", 0, 1)
-    gateway = StoreGateway(Flipping(tmp_path))
-    gateway.refresh(0)
-    found, warnings = read(gateway.source("a"))
-    assert warnings == () and found == {str(DOWN): [(0, 1.0)], str(UP): [(0, 2.0), (1, 3.0)]} and Flipping.seen
+    monkeypatch.setattr(Flipping, "seen", set())
+    monkeypatch.setattr(Flipping, "flipped", at)
+    cache = DiskCache(tmp_path / "cache", 1 << 20, clock=lambda: 0.0, tell=pytest.fail)
+    for _ in range(2):
+        with ThreadPoolExecutor(2) as pool:
+            gateway = StoreGateway(Flipping(tmp_path), executor=pool if threads else None, ranges=cache)
+            gateway.refresh(0)
+            found, warnings = read(gateway.source("a"))
+        assert warnings == () and found == {str(DOWN): [(0, 1.0)], str(UP): [(0, 2.0), (1, 3.0)]}
+    assert len(Flipping.seen) >= 2
+
+
+class Refusing(FolderBucket):
+    """Does not answer for keys that end so."""
+
+    ending: ClassVar[str] = ""
+
+    def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+        if self.ending and key.endswith(self.ending):
+            raise Unavailable(f"bucket: get {key!r}: 503 SlowDown")
+        return super().get(key, start, size)
+
+
+@pytest.mark.parametrize("threads", [False, True])
+@pytest.mark.parametrize("ending", ["index", "pages-000000"])
+def test_a_bucket_that_does_not_answer_fails_the_query_and_nothing_is_remembered_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, threads: bool
+) -> None:
+    bucket = Refusing(tmp_path)
+    for i in range(4):
+        put(bucket, "a", 100 * i, i)
+    with ThreadPoolExecutor(2) as pool:
+        gateway = StoreGateway(bucket, executor=pool if threads else None)
+        gateway.refresh(0)
+        monkeypatch.setattr(Refusing, "ending", ending)
+        with pytest.raises(Unavailable, match="503 SlowDown"):
+            read(gateway.source("a"))
+        monkeypatch.setattr(Refusing, "ending", "")
+        found, warnings = read(gateway.source("a"))
+    assert warnings == () and len(found[str(DOWN)]) == 4
 
 
 def test_a_tenant_is_known_when_it_is_asked_for_and_forgotten_when_it_is_not(tmp_path: Path) -> None:

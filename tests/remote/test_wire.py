@@ -447,7 +447,7 @@ sample = st.tuples(st.floats(allow_nan=True), st.integers(-(1 << 63), (1 << 63) 
 series = st.lists(st.tuples(pairs, st.lists(sample, max_size=3)), max_size=5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(series, st.sampled_from([1, 2]))
 def test_the_scan_agrees_with_protobuf(rows: list[tuple[list[tuple[str, str]], list[tuple[float, int]]]], version: int) -> None:
     raw = (_message_v1 if version == 1 else _message_v2)(rows).SerializeToString()

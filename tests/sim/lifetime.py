@@ -5,7 +5,7 @@ failed half way, and what is past its time leave it open. A sample's value is a 
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from promql.answer import QueryOptions
 from promql.engine import query_range
 from promql.matrix import Matrix, Steps
+from promql.resolution import AUTO
 from remote.compaction import CompactorOptions
 from remote.compactor import Compactor
 from remote.deletion import Deletion, delete
@@ -38,6 +39,11 @@ DAY_MS = 24 * HOUR_MS
 TENANT = "team"
 SERIES = [Labels.of({"__name__": f"m{i % 2}", "job": job, "host": str(i)}) for i in range(4) for job in ("api", "debug")]
 LIMITS = Limits(retention_ms=90 * DAY_MS, retention=(RetentionRule('{job="debug"}', "10d"),))
+WINDOWS_ONLY = replace(LIMITS, retention_raw_ms=12 * DAY_MS)
+"""Raw samples go long before their windows."""
+ASIDE_MS = 1_000
+SURE_MS = 9 * DAY_MS
+"""So long before its raw samples go a sample must have come, to be in the windows for sure."""
 COMPACTOR = CompactorOptions(scan_every_ms=0, delete_after_ms=6 * HOUR_MS, ignore_after_ms=2 * HOUR_MS, jobs_per_tick=4)
 
 Key = tuple[Labels, int]
@@ -45,10 +51,11 @@ Key = tuple[Labels, int]
 
 @dataclass(slots=True)
 class Model:
-    """must: read by every query; may: allowed to be read; must is a part of may."""
+    """must: read by every query; may: allowed to be read; must is a part of may. late: those that windows need not take in."""
 
     must: set[Key] = field(default_factory=set)
     may: set[Key] = field(default_factory=set)
+    late: set[Key] = field(default_factory=set)
 
     def expire(self, now_ms: int) -> None:
         self.must = {key for key in self.must if key[1] >= now_ms - keep_ms(key[0])}
@@ -57,11 +64,12 @@ class Model:
 class Lifetime:
     """Ingester, compactor and reader over one bucket, each of which may die at any operation on it."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, limits: Limits = LIMITS) -> None:
         self.dice, self.directory = random.Random(seed), directory
         self.now_ms = 20_000 * DAY_MS + self.dice.randrange(28 * DAY_MS)
         self.bucket = FaultyBucket(FolderBucket(directory / "bucket"), self.dice)
-        self.limits = LimitsTable(LIMITS)
+        self.raw_ms = limits.retention_raw_ms or limits.retention_ms
+        self.limits = LimitsTable(limits)
         self.model = Model()
         self.counts: dict[str, int] = {}
         self.restart_reader()
@@ -103,7 +111,17 @@ class Lifetime:
         result = self.distributor.push(TENANT, batch, now_ms=self.now_ms)
         assert result.rejected == {}
         self.model.must |= keys
+        if self.raw_ms < LIMITS.retention_ms:
+            self.model.late |= {key for key in keys if key[1] < self.now_ms - self.raw_ms + SURE_MS}
         self.model.expire(self.now_ms)
+
+    def write_again(self, count: int) -> None:
+        """Samples that were written before, as an import does that is repeated."""
+        samples: dict[Labels, list[int]] = {}
+        for labels, t in self.dice.sample(sorted(self.model.must, key=str), min(count, len(self.model.must))):
+            samples.setdefault(labels, []).append(t)
+        if samples:
+            self.write({labels: sorted(times) for labels, times in samples.items()})
 
     def flush(self) -> bool:
         return not self.ingester.flush(self.now_ms).failed
@@ -147,7 +165,9 @@ class Lifetime:
         """A selection reads what it must, nothing that it may not, each sample once and with its value."""
         read: set[Key] = set()
         for batch in self.source().select(Selection(matchers, start_ms, end_ms)):
-            assert batch.warnings == (), batch.warnings
+            assert batch.warnings == () or (self.raw_ms < LIMITS.retention_ms and "are kept only" in batch.warnings[0]), (
+                batch.warnings
+            )
             for i, labels in enumerate(batch.series.rows()):
                 at = slice(int(batch.offsets[i]), int(batch.offsets[i + 1]))
                 times = batch.t_ms[at].tolist()
@@ -157,35 +177,32 @@ class Lifetime:
                 assert len(keys & read) == 0
                 read |= keys
         must, may = (self.inside(keys, matchers, start_ms, end_ms) for keys in (self.model.must, self.model.may))
+        must = {key for key in must if key[1] >= self.now_ms - self.raw_ms}
         assert must - read == set(), f"{len(must - read)} samples are missing, such as {min(must - read, key=str)}"
         assert read - may == set(), f"{len(read - may)} samples are read that are not there, such as {min(read - may, key=str)}"
 
     def check_counts(self) -> None:
-        """A query over windows of an hour counts what the model has, where the model is sure."""
-        now_ms = self.now_ms // (6 * HOUR_MS) * 6 * HOUR_MS
+        """A query over windows of an hour counts what the model has, where the model is sure: chosen, and as a last resort."""
+        self.check_count(0, HOUR_MS)
+        self.check_count(ASIDE_MS, AUTO)
+
+    def check_count(self, aside_ms: int, resolution_ms: int) -> None:
+        """Ask so long after full hours; windows count when they end, raw samples when they are taken."""
+        now_ms = self.now_ms // (6 * HOUR_MS) * 6 * HOUR_MS + aside_ms
         steps = Steps(now_ms - 80 * DAY_MS, now_ms + 2 * DAY_MS, 6 * HOUR_MS)
         text = 'sum(count_over_time({job="api"}[6h]))'
-        answer = query_range(self.source(), text, steps, QueryOptions(resolution_ms=HOUR_MS))
+        answer = query_range(self.source(), text, steps, QueryOptions(resolution_ms=resolution_ms))
         assert isinstance(answer.value, Matrix)
-        found = {}
-        if len(answer.value):
-            found = {
-                t: int(v)
-                for t, v, here in zip(steps.ms.tolist(), answer.value.values[0], answer.value.present[0], strict=True)
-                if here
-            }
+        found = np.where(answer.value.present[0], answer.value.values[0], 0) if len(answer.value) else np.zeros(len(steps))
         most, least = (
-            self.per_step([key for key in keys if key[0].get("job") == "api"]) for keys in (self.model.may, self.model.must)
+            np.array(sorted(t for labels, t in keys if labels.get("job") == "api"), np.int64)
+            for keys in (self.model.may, self.model.must - self.model.late)
         )
-        for t in steps.ms.tolist():
-            assert least.get(t, 0) <= found.get(t, 0) <= most.get(t, 0), (t, least.get(t, 0), found.get(t, 0), most.get(t, 0))
-
-    def per_step(self, keys: list[Key]) -> dict[int, int]:
-        counts: dict[int, int] = {}
-        for _, t in keys:
-            end = -(-t // (6 * HOUR_MS)) * 6 * HOUR_MS
-            counts[end] = counts.get(end, 0) + 1
-        return counts
+        for end_ms, count in zip(steps.ms.tolist(), found.tolist(), strict=True):
+            start_ms = end_ms - 6 * HOUR_MS
+            low = np.diff(np.searchsorted(least, [start_ms, end_ms - aside_ms], side="right"))[0]
+            high = np.diff(np.searchsorted(most, [start_ms - aside_ms, end_ms], side="right"))[0]
+            assert low <= count <= high, (end_ms, resolution_ms, low, count, high)
 
     @staticmethod
     def inside(keys: set[Key], matchers: tuple[Matcher, ...], start_ms: int, end_ms: int) -> set[Key]:

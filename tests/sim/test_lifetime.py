@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.lifetime import DAY_MS, HOUR_MS, SERIES, Lifetime
+from tests.sim.lifetime import DAY_MS, HOUR_MS, SERIES, WINDOWS_ONLY, Lifetime
 from tsdb.model.errors import Unavailable
 from tsdb.model.matcher import Matcher
 
@@ -14,8 +14,8 @@ MATCHERS = [
     (), (Matcher("job", "=", "api"),), (Matcher("job", "=", "debug"),), (Matcher("__name__", "=", "m1"),),
     (Matcher("__name__", "=", "m0"), Matcher("host", "=~", "0|2")), (Matcher("host", "!=", "3"),),
 ]  # fmt: skip
-STEPS = ["write", "history", "flush", "compact", "wait", "long wait", "delete", "storm", "restart", "check"]
-WEIGHTS = [10, 4, 3, 10, 6, 2, 2, 2, 2, 3]
+STEPS = ["write", "history", "again", "flush", "compact", "wait", "long wait", "delete", "storm", "restart", "check"]
+WEIGHTS = [10, 4, 3, 3, 10, 6, 2, 2, 2, 2, 3]
 
 
 @pytest.fixture
@@ -39,6 +39,8 @@ def live(life: Lifetime, steps: int) -> None:
                     times=dice.randint(1, 40),
                     step_ms=dice.choice([60_000, HOUR_MS]),
                 )
+            case "again":
+                life.write_again(40)
             case "flush":
                 life.flush()
             case "compact":
@@ -108,6 +110,11 @@ def settle(life: Lifetime) -> None:
 @pytest.mark.parametrize("seed", range(60))
 def test_every_query_equals_the_model(seed: int, folder: Path) -> None:
     live(Lifetime(folder, seed), 60)
+
+
+@pytest.mark.parametrize("seed", range(100, 140))
+def test_where_raw_samples_go_first_no_sample_counts_twice(seed: int, folder: Path) -> None:
+    live(Lifetime(folder, seed, WINDOWS_ONLY), 90)
 
 
 @pytest.mark.slow

@@ -36,6 +36,11 @@ def test_what_is_shown_can_be_loaded_again(tmp_path: Path) -> None:
         ({"listen": "nonsense"}, {}, "", "no HOST:PORT"),
         ({"replication_factor": 3}, {}, "", "replication_factor: 3 needs as many ingesters; there are 1"),
         ({"max_samples": -1}, {}, "", "max_samples: -1 is negative"),
+        ({}, {}, "cache-path: /etc/hostname", "cache_path: /etc/hostname is no folder"),
+        ({"cache_path": "/tmp/x", "cache_disk_bytes": 1000}, {}, "", "cache_disk_bytes: 1000 is below 67108864"),
+        ({}, {"TREERING_MEMCACHED": "a:11211,b"}, "", "memcached: 'b' is no HOST:PORT"),
+        ({}, {}, "memcached: ['a:0']", "memcached: 'a:0' is no HOST:PORT"),
+        ({}, {}, "cache-disk-byte: 5", "did you mean 'cache_disk_bytes'"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, flags: dict[str, object], environment: dict[str, str], text: str, message: str) -> None:
@@ -44,6 +49,12 @@ def test_mistakes_are_named(tmp_path: Path, flags: dict[str, object], environmen
     with pytest.raises(BadData) as caught:
         load_config(str(file), flags, environment)
     assert message in str(caught.value)
+
+
+def test_memcached_without_its_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BadData, match=r"pip install 'treering\[memcached\]'"):
+        load_config(None, {"memcached": ("localhost:11211",)}, {})
 
 
 def test_a_missing_file_is_named() -> None:

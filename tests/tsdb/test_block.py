@@ -68,7 +68,7 @@ def read(bucket: Bucket, meta: BlockMeta, selection: Selection = EVERYTHING) -> 
 @given(
     batches(max_series=8, max_samples=30, max_ms=1000), st.integers(-5, 1005), st.integers(0, 1005), st.sampled_from(["", "x", "y"])
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_selection_is_what_the_batch_holds(
     monkeypatch: pytest.MonkeyPatch, batch: SeriesBatch, start_ms: int, size_ms: int, value: str
 ) -> None:

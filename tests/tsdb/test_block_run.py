@@ -17,11 +17,13 @@ from tsdb.block.block import Block, BlockMeta, new_ulid, write_block
 from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import PartCache
 from tsdb.block.run import BlockPiece, BlockRun
+from tsdb.compaction.downsample import downsample
 from tsdb.merge import MergeSource, merge_batches
 from tsdb.model.errors import Corrupt
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
+from tsdb.model.windows import COLUMNS
 
 EVERYTHING = Selection((), MIN_MS, MAX_MS)
 SPAN_MS = 100 * 15_000
@@ -58,16 +60,15 @@ def part(batch: SeriesBatch, number: int, keep: Sequence[int]) -> SeriesBatch:
     st.integers(0, 4 * SPAN_MS),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_gives_what_merging_gives(
     monkeypatch: pytest.MonkeyPatch, kept: list[set[int]], start_ms: int, size_ms: int, threads: bool
 ) -> None:
     monkeypatch.setattr(block_writer, "PAGE_WORDS", 256)
-    monkeypatch.setattr(block_run, "BATCH_WORDS", 400)
     bucket = Memory()
     metas = written(bucket, [part(grid_batch(12, 100, seed=i), i, keep) for i, keep in enumerate(kept)])
     pool = ThreadPoolExecutor(2) if threads else None
-    run = run_of(bucket, metas, executor=pool)
+    run = run_of(bucket, metas, executor=pool, batch_words=150)
     for selection in (EVERYTHING, Selection((), start_ms, start_ms + size_ms)):
         wanted = merge_batches(list(MergeSource([Block(bucket, meta) for meta in metas]).select(selection)))
         found = list(run.select(selection))
@@ -100,6 +101,37 @@ def test_histograms_are_joined_too() -> None:
     batches = [part(histogram_batch(12, 100), i, range(12)) for i in range(2)]
     run = run_of(bucket, written(bucket, batches))
     assert same_samples(merge_batches(list(run.select(EVERYTHING))), merge_batches(batches))
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_windows_come_as_they_are_and_of_their_columns_those_that_are_asked_for(threads: bool) -> None:
+    bucket, span_ms = Memory(), 20 * 300_000
+    whole = downsample(grid_batch(40, 1600, start_ms=1), 300_000)
+    metas = []
+    for i in range(4):
+        part = whole.clip(i * span_ms + 1, (i + 1) * span_ms + 1)
+        bounds = {"min_ms": i * span_ms + 1, "max_ms": (i + 1) * span_ms + 1}
+        metas.append(write_block(bucket, [part], ulid=ulid(i), resolution_ms=300_000, **bounds))
+    with ThreadPoolExecutor(2) as pool:
+        run = run_of(bucket, [meta for meta in metas if meta], executor=pool if threads else None)
+        found = list(run.select(EVERYTHING))
+        asked = merge_batches(list(run.select(replace(EVERYTHING, columns=("count", "first")))))
+    assert all(batch.resolution_ms == 300_000 for batch in found)
+    joined = merge_batches(found)
+    assert same_samples(joined, whole) and np.array_equal(joined.windows, whole.windows)
+    wanted = np.array([name in ("count", "first") for name in COLUMNS])
+    assert same_samples(asked, whole) and np.array_equal(asked.windows, np.where(wanted[:, None], whole.windows, 0.0))
+
+
+def test_pages_that_several_batches_share_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_run, "LONG_BATCHES", 1)
+    bucket = Memory()
+    metas = written(bucket, [part(grid_batch(12, 100, seed=i), i, range(12)) for i in range(3)])
+    bucket.reads.clear()
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(run_of(bucket, metas, executor=pool, batch_words=400).select(EVERYTHING))) > 3
+    read = [(key, start) for key, start, _ in bucket.reads if "pages" in key]
+    assert len(read) == len(set(read)) == 3
 
 
 def test_pages_are_read_once() -> None:

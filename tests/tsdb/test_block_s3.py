@@ -8,18 +8,20 @@ from moto.server import ThreadedMotoServer
 from tests.tsdb.batches import grid_batch, same_samples
 from tsdb.block.block import Block, list_blocks, new_ulid, verify_block, write_block
 from tsdb.bucket.bucket import Bucket, PrefixBucket, S3Bucket, S3Options
+from tsdb.bucket.obstore import ObstoreBucket
 from tsdb.merge import merge_batches
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
 
 
-@pytest.fixture
-def bucket() -> Iterator[Bucket]:
+@pytest.fixture(params=["boto3", "obstore"])
+def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    s3 = S3Bucket("blocks", S3Options(f"http://{host}:{port}", "us-east-1", True, "key", "secret"))
+    options = S3Options(f"http://{host}:{port}", "us-east-1", True, "key", "secret")
+    s3 = S3Bucket("blocks", options)
     s3._client.create_bucket(Bucket="blocks")
-    yield PrefixBucket(s3, "someone")
+    yield PrefixBucket(s3 if request.param == "boto3" else ObstoreBucket("blocks", options), "someone")
     server.stop()
 
 

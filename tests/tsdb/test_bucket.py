@@ -10,7 +10,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tsdb.bucket.bucket import Bucket, FolderBucket, PrefixBucket, S3Bucket, S3Options, open_bucket
+from tsdb.bucket.obstore import ObstoreBucket
 from tsdb.model.errors import BadData, NotFound, Unavailable
+
+CLIENTS = {"boto3": S3Bucket, "obstore": ObstoreBucket}
 
 
 @pytest.fixture(scope="module")
@@ -24,26 +27,38 @@ def s3() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def s3_bucket(s3: str) -> Bucket:
+def boto3_bucket(s3: str) -> Bucket:
     """One client for all tests: making one takes longer than a test."""
-    return open_bucket(new_s3_bucket(s3, "bucket"))
+    return open_bucket(new_s3_bucket(s3, "bucket", "boto3"))
 
 
-@pytest.fixture(params=["folder", "prefix", "s3", "s3-prefix"])
+@pytest.fixture(scope="module")
+def obstore_bucket(s3: str) -> Bucket:
+    return open_bucket(new_s3_bucket(s3, "other", "obstore"))
+
+
+@pytest.fixture(params=["folder", "prefix", "boto3", "boto3-prefix", "obstore", "obstore-prefix"])
 def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
     """An empty bucket."""
     if request.param == "folder":
         return FolderBucket(tmp_path / "data")
     if request.param == "prefix":
         return PrefixBucket(FolderBucket(tmp_path), "tenant")
-    found: Bucket = request.getfixturevalue("s3_bucket")
-    for info in found.list():
+    client = request.param.removesuffix("-prefix")
+    found: Bucket = request.getfixturevalue(f"{client}_bucket")
+    assert isinstance(found, CLIENTS[client])
+    for info in list(found.list()):
         found.delete(info.key)
-    return PrefixBucket(found, "some/prefix") if request.param == "s3-prefix" else found
+    return PrefixBucket(found, "some/prefix") if request.param.endswith("-prefix") else found
 
 
-def new_s3_bucket(endpoint: str, name: str) -> str:
-    url = f"s3://{name}?endpoint={endpoint}&region=us-east-1&path_style=true&access_key=key&secret_key=secret"
+@pytest.fixture(params=["boto3", "obstore"])
+def client(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def new_s3_bucket(endpoint: str, name: str, client: str) -> str:
+    url = f"s3://{name}?endpoint={endpoint}&region=us-east-1&path_style=true&access_key=key&secret_key=secret&client={client}"
     options = S3Options(endpoint, "us-east-1", True, "key", "secret")
     S3Bucket(name, options)._client.create_bucket(Bucket=name)
     return url
@@ -126,7 +141,7 @@ def test_many_threads_put_and_delete_beside_each_other(bucket: Bucket) -> None:
 
 
 def test_listing_passes_the_thousand_of_one_answer(s3: str) -> None:
-    bucket = open_bucket(new_s3_bucket(s3, "many"))
+    bucket = open_bucket(new_s3_bucket(s3, "many", "boto3"))
     for i in range(1005):
         bucket.put(f"k{i:05d}", b"")
     assert len(list(bucket.list())) == 1005
@@ -153,28 +168,48 @@ def test_a_failed_put_keeps_the_old_object(tmp_path: Path, monkeypatch: pytest.M
     assert bucket.get("object") == b"old" and os.listdir(tmp_path) == ["object"]
 
 
-def test_an_s3_server_that_is_away_is_unavailable() -> None:
+def test_an_s3_server_that_is_away_is_unavailable(client: str) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound but not listening: nobody else takes the port
         options = S3Options(f"http://127.0.0.1:{held.getsockname()[1]}", "us-east-1", True, "key", "secret")
-        bucket = S3Bucket("bucket", options)
+        bucket = CLIENTS[client]("bucket", options)
         with pytest.raises(Unavailable, match=r"s3 bucket 'bucket': size of 'some/key'"):
             bucket.size("some/key")
 
 
-def test_a_bucket_that_does_not_exist_is_told(s3: str) -> None:
-    bucket = S3Bucket("absent", S3Options(s3, "us-east-1", True, "key", "secret"))
+def test_a_bucket_that_does_not_exist_is_told(s3: str, client: str) -> None:
+    bucket = CLIENTS[client]("absent", S3Options(s3, "us-east-1", True, "key", "secret"))
     with pytest.raises(Unavailable, match="NoSuchBucket"):
         bucket.put("key", b"")
 
 
-def test_a_prefix_of_an_s3_bucket(s3: str) -> None:
-    url = new_s3_bucket(s3, "prefixed")
+def test_a_prefix_of_an_s3_bucket(s3: str, client: str) -> None:
+    url = new_s3_bucket(s3, f"prefixed-{client}", client)
     open_bucket(url.replace("?", "/some/prefix/?")).put("key", b"1")
     assert [info.key for info in open_bucket(url).list()] == ["some/prefix/key"]
 
 
-@pytest.mark.parametrize("place", ["s3://", "gs://bucket", "s3://b?endpont=x", "s3://b?path_style=maybe"])
+def test_keys_of_others_are_listed_and_break_no_listing(s3: str, client: str) -> None:
+    bucket = open_bucket(new_s3_bucket(s3, f"foreign-{client}", client))
+    keys = ["a//b", "back\\slash", "dir/", "dir/x", "new\x01line", "per%cent/%41", "t~x", "ü é #?&+="]
+    for key in keys:
+        bucket._client.put_object(Bucket=f"foreign-{client}", Key=key, Body=b"123")
+    assert [info.key for info in bucket.list()] == sorted(keys, key=str.encode)
+    assert list(bucket.folders()) == ["a", "dir", "per%cent"]
+    for key in ("per%cent/%41", "ü é #?&+=", "dir/x"):
+        assert bucket.get(key, 1, 1) == b"2"
+
+
+def test_the_client_is_the_faster_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "s3://bucket?endpoint=http://127.0.0.1:1&access_key=a&secret_key=b"
+    assert type(open_bucket(place)) is ObstoreBucket
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert type(open_bucket(place)) is S3Bucket
+    with pytest.raises(BadData, match=r"treering\[s3\]"):
+        open_bucket(f"{place}&client=obstore")
+
+
+@pytest.mark.parametrize("place", ["s3://", "gs://bucket", "s3://b?endpont=x", "s3://b?path_style=maybe", "s3://b?client=curl"])
 def test_places_that_are_no_bucket(place: str) -> None:
     with pytest.raises(BadData, match="bucket"):
         open_bucket(place)

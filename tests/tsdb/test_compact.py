@@ -142,7 +142,7 @@ def test_ranges_must_be_multiples() -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_plans_come_to_an_end_and_lose_nothing(seed: int) -> None:
     dice = random.Random(seed)
     metas = []

@@ -77,9 +77,18 @@ def test_windows_without_late_samples_give_way_to_raw_blocks() -> None:
     assert chosen(select([RAW[0], merged, *RAW[2:], *FIVE, again], 1, 21 * D, M5)) == [(M5, 1, 21 * D)]
 
 
-def test_windows_stay_where_raw_blocks_are_no_longer_whole() -> None:
+def test_where_raw_blocks_are_gone_what_came_late_is_read_beside_the_windows() -> None:
     late = block(10 * D, 10 * D + 2 * H, "late")
-    assert chosen(select([late, *FIVE], 1, 28 * D, M5)) == [(M5, 1, 28 * D)]
+    beside = (0, 10 * D, 10 * D + 2 * H)
+    for resolution_ms, fallback_ms in ((M5, 0), (0, M5)):
+        found = select([late, *FIVE], 1, 28 * D, resolution_ms, fallback_ms)
+        windows = [piece for piece in found.pieces if piece.meta is not late]
+        assert chosen(Coverage(tuple(windows), ())) == [(M5, 1, 28 * D)]
+        assert [(0, piece.start_ms, piece.end_ms) for piece in found.pieces if piece.meta is late] == [beside]
+    raw = select([late, *FIVE], 1, 28 * D)
+    assert chosen(raw) == [beside] and len(raw.coarser_only) == 4, "what the windows have is missing there too"
+    taken_in = block(7 * D, 14 * D, "late", resolution_ms=M5)
+    assert all(piece.meta is not late for piece in select([late, *FIVE, taken_in], 1, 28 * D, M5).pieces)
 
 
 @given(

@@ -11,6 +11,7 @@ from tests.tsdb.batches import label_sets
 from tsdb.block import index as index_file
 from tsdb.block.index import Index, IndexWriter, PageEntry
 from tsdb.block.part_cache import PartCache
+from tsdb.bucket.range_cache import RangeKey
 from tsdb.model.errors import BadData, Corrupt
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher, select_rows
@@ -23,7 +24,7 @@ def open_index(data: bytes, reads: list[tuple[int, int]] | None = None) -> Index
             reads.append((start, size))
         return data[start : start + size]
 
-    return Index("block/index", len(data), zlib.crc32(data), read, PartCache())
+    return Index(RangeKey("block/index", 0, len(data), zlib.crc32(data)), read, PartCache())
 
 
 def ordered(rows: list[Labels]) -> SeriesTable:
@@ -49,7 +50,7 @@ MATCHERS = st.builds(
 
 
 @given(st.lists(label_sets(), max_size=12, unique=True), st.lists(MATCHERS, max_size=3), st.integers(0, 12))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_matchers_find_what_they_find_on_the_table(rows: list[Labels], matchers: list[Matcher], cut: int) -> None:
     table = ordered(rows)
     index = open_index(write(table.take(slice(0, cut)), table.take(slice(cut, None))))

@@ -23,11 +23,13 @@ from tests.tsdb.batches import (
     same_samples,
     samples_of,
 )
+from tsdb.kernel.downsample import COUNT, FIRST_MS
 from tsdb.kernel.merge import merge_runs
 from tsdb.merge import MergeSource, compare_labels, merge_batches, merge_streams, merge_tables
 from tsdb.model.labels import Labels
 from tsdb.model.series import STALE_BITS, SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
+from tsdb.model.windows import windows_of
 
 
 def total_order(bits: int) -> int:
@@ -48,7 +50,7 @@ def model(parts: Sequence[SeriesBatch]) -> dict[Labels, list[Sample]]:
 
 
 @given(st.lists(batches(), max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_merging_is_what_one_dictionary_would_hold(parts: list[SeriesBatch]) -> None:
     merged = merge_batches(parts)
     assert samples_of(merged) == model(parts)
@@ -56,7 +58,7 @@ def test_merging_is_what_one_dictionary_would_hold(parts: list[SeriesBatch]) -> 
 
 
 @given(st.lists(batches(), min_size=1, max_size=4), st.randoms())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_order_and_repetition_do_not_matter(parts: list[SeriesBatch], random) -> None:
     merged = merge_batches(parts)
     shuffled = [*parts, random.choice(parts)]
@@ -67,7 +69,7 @@ def test_order_and_repetition_do_not_matter(parts: list[SeriesBatch], random) ->
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), BITS), min_size=1, max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_kernel_agrees_with_its_python_text(samples: list[Sample]) -> None:
     row = Labels.of({"__name__": "m"})
     runs = [batch_of({row: [sample]}) for sample in samples]
@@ -122,7 +124,6 @@ def test_warnings_are_passed_on_once() -> None:
 
 
 @given(st.lists(label_sets(("__name__", "a", "b", "c")), min_size=1, max_size=8, unique=True))
-@settings(deadline=None)
 def test_comparing_two_series_is_the_order_of_tables(rows: list[Labels]) -> None:
     table = SeriesTable.of(rows)
     assert table.take(table.order()).rows() == sorted(rows, key=cmp_to_key(compare_labels))
@@ -148,7 +149,7 @@ EVERYTHING = Selection((), MIN_MS, MAX_MS)
 
 
 @given(st.lists(st.builds(Pieces, batches(), st.lists(st.integers(0, 5), max_size=3).map(tuple)), min_size=1, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_streaming_is_merging_at_once(sources: list[Pieces]) -> None:
     source = MergeSource(sources)
     found = list(source.select(EVERYTHING))
@@ -186,3 +187,34 @@ def test_the_stale_marker_loses(value: float) -> None:
     row = Labels.of({"__name__": "m"})
     parts = [batch_of({row: [(1, STALE_BITS)]}), batch_of({row: [(1, float_bits(value))]})]
     assert samples_of(merge_batches(parts)) == samples_of(merge_batches(parts[::-1])) == {row: [(1, float_bits(value))]}
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(0, 12), st.booleans()), max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_raw_samples_inside_a_window_of_their_series_are_left_out(picks: list[tuple[int, int, int, bool]]) -> None:
+    """Windows end at multiples of ten; a raw sample in front of the first sample of its window stays."""
+    windows = {(s, -(-t // 10) * 10): span for s, t, span, is_window in picks if is_window}
+    raw = {(s, t) for s, t, _, is_window in picks if not is_window}
+    merged = merge_batches([batch_at(sorted(raw)), batch_at(sorted(windows), [min(windows[key], 9) for key in sorted(windows)])])
+    inside = {(s, t) for s, t in raw if any(w == s and end - min(span, 9) <= t < end for (w, end), span in windows.items())}
+    assert [(s, t) for s, samples in enumerate(by_series(merged)) for t in samples] == sorted((raw - inside) | set(windows))
+    assert bool(merged.warnings) == bool(inside)
+
+
+def batch_at(samples: Sequence[tuple[int, int]], first_ms: Sequence[int] | None = None) -> SeriesBatch:
+    """Samples by (series, time), of 3 series; with first_ms, windows that begin so long before."""
+    offsets = np.searchsorted([s for s, _ in samples], np.arange(4)).astype(np.int64)
+    times = np.array([t for _, t in samples], np.int64)
+    batch = SeriesBatch(SeriesTable.of([Labels.of({"i": str(i)}) for i in range(3)]), offsets, times, np.ones(len(times)))
+    if first_ms is None:
+        return batch
+    windows = windows_of(batch)
+    windows[FIRST_MS], windows[COUNT] = first_ms, 2
+    return replace(batch, windows=windows, resolution_ms=10)
+
+
+def by_series(batch: SeriesBatch) -> list[list[int]]:
+    found: list[list[int]] = [[], [], []]
+    for i, labels in enumerate(batch.series.rows()):
+        found[int(labels.get("i"))] = batch.t_ms[batch.offsets[i] : batch.offsets[i + 1]].tolist()
+    return found

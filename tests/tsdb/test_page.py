@@ -24,7 +24,7 @@ def round_trip(batch: SeriesBatch) -> SeriesBatch:
 
 
 @given(batches(max_samples=30, max_ms=1 << 40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_batch_comes_back_bit_for_bit(batch: SeriesBatch) -> None:
     assert same_samples(round_trip(batch), batch)
 
@@ -72,7 +72,7 @@ def encode_page_with_columns(batch: SeriesBatch, old: str, new: str) -> bytes:
 
 
 @given(batches(), st.integers(-5, 45), st.integers(-5, 45), st.randoms())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_rows_and_any_range_can_be_read(batch: SeriesBatch, start_ms: int, end_ms: int, random) -> None:
     rows = np.array([i for i in range(len(batch)) if random.random() < 0.6], np.int64)
     page = open_page(encode_page(batch))

@@ -23,7 +23,7 @@ def decode(*chunks: tuple[int, bytes]) -> ChunkSamples:
     return decode_chunks(Chunks(padded(data), start, end, encoding, [f"chunk {i}" for i in range(len(chunks))]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_xor(data: st.DataObject) -> None:
     steps = data.draw(TIMES)
@@ -40,7 +40,7 @@ def test_xor(data: st.DataObject) -> None:
     assert found.start_ms is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_xor2(data: st.DataObject) -> None:
     steps = data.draw(TIMES)

@@ -51,7 +51,7 @@ MATCHERS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps=st.lists(st.tuples(st.booleans(), st.lists(ROW, min_size=1, max_size=8, unique=True)), max_size=8), matchers=MATCHERS)
 def test_it_finds_what_a_table_of_all_series_would(steps: list[tuple[bool, list[Labels]]], matchers: list[Matcher]) -> None:
     whole = series_index.SHELF_SERIES
@@ -81,11 +81,12 @@ def test_many_series_grow_every_column_and_leave_room_when_they_go() -> None:
     rows = [series(f"metric_{i % 300}", instance=f"host-{i}", filler="f" * 100) for i in range(5000)]
     for first in range(0, len(rows), 700):
         added(index, rows[first : first + 700])
-    assert len(index) == 5000 and index.label_bytes == sum(len(row.encode()) for row in rows)
+    assert len(index) == 5000
+    assert index.label_bytes < sum(len(row.encode()) for row in rows) // 2, "a metric has its filler once"
     assert len(found(index)) == 5000
     room = index.room
     removed(index, rows[100:])
-    assert len(index) == 100 and index.label_bytes == sum(len(row.encode()) for row in rows[:100])
+    assert len(index) == 100 and index.label_bytes < 2 * sum(len(row.encode()) for row in rows[:100])
     assert sorted(found(index)) == sorted(rows[:100])
     added(index, rows[2000:4000])
     assert index.room == room, "refs of series that left are used again"

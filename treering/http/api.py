@@ -10,6 +10,7 @@ from treering.http.api_series import SeriesApi
 from treering.http.api_status import StatusApi
 from treering.http.api_write import WriteApi
 from treering.http.asgi import App, Gate, Handler, Route, threaded
+from treering.http.query_pool import QueryPool
 from treering.http.write_pool import WritePool
 from treering.node import Node
 
@@ -25,9 +26,19 @@ POST = frozenset({"POST"})
 def make_app(node: Node) -> App:
     """The HTTP application over one node."""
     config = node.config
-    queries = ThreadPoolExecutor(config.max_concurrent_queries, "query")
+    queries = QueryPool(
+        threads=config.max_concurrent_queries,
+        max_waiting=max(1, config.max_queued_queries // 2 if config.multitenancy else config.max_queued_queries),
+        tenant_of=lambda request: "|".join(node.tenants_of(request.headers)),
+        limit_of=lambda tenants: node.query_limits(tenants.split("|")).max_concurrent_queries,
+    )
     admin = ThreadPoolExecutor(4, "admin")
-    routes = [*_write_routes(node, admin), *_read_routes(node, queries), *_status_routes(node, admin), *_admin_routes(node, admin)]
+    routes = [
+        *_write_routes(node, admin),
+        *_read_routes(node, queries, admin),
+        *_status_routes(node, admin),
+        *_admin_routes(node, admin),
+    ]
     return App(routes, node.telemetry)
 
 
@@ -40,7 +51,7 @@ def _write_routes(node: Node, admin: Executor) -> Iterator[Route]:
     yield Route("/ingester/flush", READ, threaded(admin, api.flush), Gate(8), plain_errors=True)
 
 
-def _read_routes(node: Node, queries: Executor) -> Iterator[Route]:
+def _read_routes(node: Node, queries: QueryPool, admin: Executor) -> Iterator[Route]:
     query, series, gate = QueryApi(node), SeriesApi(node), Gate(node.config.max_queued_queries)
     explain = ExplainApi(query)
     handlers: dict[str, Handler] = {
@@ -48,8 +59,6 @@ def _read_routes(node: Node, queries: Executor) -> Iterator[Route]:
         "query_range": query.query_range,
         "query_explain": explain.query_explain,
         "query_range_explain": explain.query_range_explain,
-        "format_query": query.format_query,
-        "parse_query": query.parse_query,
         "series": series.series,
         "labels": series.labels,
         "label/{name}/values": series.label_values,
@@ -58,7 +67,9 @@ def _read_routes(node: Node, queries: Executor) -> Iterator[Route]:
     }
     for prefix in PREFIXES:
         for path, handler in handlers.items():
-            yield Route(f"{prefix}/{path}", READ, threaded(queries, handler), gate)
+            yield Route(f"{prefix}/{path}", READ, queries.serving(handler), gate)
+        for path, handler in {"format_query": query.format_query, "parse_query": query.parse_query}.items():
+            yield Route(f"{prefix}/{path}", READ, threaded(admin, handler), gate)
 
 
 def _admin_routes(node: Node, admin: Executor) -> Iterator[Route]:

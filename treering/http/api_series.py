@@ -85,7 +85,7 @@ class SeriesApi:
     def _table(self, request: Request, sets: list[tuple[Matcher, ...]]) -> SeriesTable:
         """The series that match any of the sets, each once."""
         start_ms, end_ms = time_range(request)
-        source = self.node.source(self.node.tenants_of(request.headers))
+        source = self.node.bounded_source(self.node.tenants_of(request.headers))
         return union_of(source, sets or [()], start_ms=start_ms, end_ms=end_ms)
 
 

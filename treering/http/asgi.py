@@ -96,10 +96,10 @@ Start = Callable[[Request], "Future[Response]"]
 
 def threaded(executor: Executor, handler: Handler) -> Start:
     """Serves each request by a handler in one of the executor's threads."""
-    return lambda request: executor.submit(_serve, handler, request)
+    return lambda request: executor.submit(serve, handler, request)
 
 
-def _serve(handler: Handler, request: Request) -> Response:
+def serve(handler: Handler, request: Request) -> Response:
     """The handler's response. Its errors leave their frames behind: those hold all that a refused query had in memory."""
     try:
         return handler(request)

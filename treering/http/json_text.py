@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 from itertools import chain, pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +18,23 @@ import orjson
 from promql.answer import Answer, QueryStats
 from promql.histogram.buckets import bucket_rows
 from promql.matrix import Matrix, Scalar
-from tsdb.kernel.text import POINT_BYTES, STAMP_BYTES, WHOLE_LIMIT, write_series
+from tsdb.kernel.text import NAMES, POINT_BYTES, STAMP_BYTES, WHOLE_LIMIT, write_series
 from tsdb.model.histogram import Histograms
 from tsdb.model.series import SeriesBatch, SeriesTable
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
+U8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
+
+Number = TypeVar("Number", bound=np.generic)
 
 MAX_NOTES = 10
 """Warnings and infos beyond so many are counted only, as Prometheus does."""
 
 CHUNK_POINTS = 1 << 16
-"""Pairs made into text at a time: their buffer takes 4 MB, which stays in cache."""
+"""Cells made into text at a time: their buffer takes 4 MB, which stays in cache."""
 
 
 def query_response(answer: Answer, *, at_ms: int = 0, stats: str = "", deadline: Callable[[], None] = lambda: None) -> bytes:
@@ -41,14 +46,14 @@ def query_response(answer: Answer, *, at_ms: int = 0, stats: str = "", deadline:
     """
     head = b'{"status":"success","data":{"resultType":"%b","result":' % answer.kind.encode()
     told = b',"stats":' + stats_json(answer.stats, each_step=stats == "all") if stats and answer.stats is not None else b""
-    parts = [head]
+    parts: list[bytes | memoryview] = [head]
     for part in result_parts(answer, at_ms):
         deadline()
         parts.append(part)
     return b"".join([*parts, told, b"}", notes_json(answer.warnings, answer.infos), b"}"])
 
 
-def result_parts(answer: Answer, at_ms: int) -> Iterable[bytes]:
+def result_parts(answer: Answer, at_ms: int) -> Iterable[bytes | memoryview]:
     """The `result` of an answer, in pieces."""
     value = answer.value
     if isinstance(value, str):
@@ -98,99 +103,124 @@ def go_text(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Points:
-    """n series with m samples between them: those of series i are offsets[i]:offsets[i+1]; sample j is at t_ms[at[j]].
+    """n series with m cells between them: those of series i are offsets[i]:offsets[i+1]; cell j is a sample where present[j].
 
+    Times: t_ms[j] if `own_times`, else t_ms[0] for the first cell of every series and so on.
     natives i64[m] is the histogram of a sample or -1; empty where all are floats.
     """
 
     series: SeriesTable
     offsets: I64
-    at: I32
-    t_ms: I64
+    present: Bool
     values: F64
+    t_ms: I64
+    own_times: bool
     natives: I64
     histograms: Histograms | None
 
 
 def _batch_points(batch: SeriesBatch) -> _Points:
     natives = np.empty(0, np.int64) if batch.histogram_at is None else batch.histogram_at
-    at = np.arange(batch.samples, dtype=np.int32)
-    return _Points(batch.series, batch.offsets, at, batch.t_ms, batch.values, natives, batch.histograms)
+    offsets, t_ms, values = _plain(batch.offsets), _plain(batch.t_ms), _plain(batch.values)
+    return _Points(batch.series, offsets, np.ones(batch.samples, bool), values, t_ms, True, natives, batch.histograms)
 
 
 def _matrix_points(matrix: Matrix) -> _Points:
     n, k = matrix.present.shape
-    counts = np.concatenate([[0], np.cumsum(matrix.present.sum(axis=1))]).astype(np.int64)
-    at = np.broadcast_to(np.arange(k, dtype=np.int32), (n, k))
-    keep = slice(None) if counts[-1] == n * k else matrix.present.ravel()
-    natives = np.empty(0, np.int64) if matrix.cells is None else matrix.cells.ravel()[keep]
-    values = np.ascontiguousarray(matrix.values, np.float64).ravel()[keep]
-    return _Points(matrix.series, counts, at.ravel()[keep], matrix.steps.ms, values, natives, matrix.histograms)
+    offsets = np.arange(n + 1, dtype=np.int64) * k
+    natives = np.empty(0, np.int64) if matrix.cells is None else np.where(matrix.present, matrix.cells, -1).ravel()
+    present, values = _plain(matrix.present.ravel()), _plain(np.asarray(matrix.values, np.float64).ravel())
+    return _Points(matrix.series, offsets, present, values, matrix.steps.ms, False, natives, matrix.histograms)
 
 
-def _series_parts(points: _Points, *, many: bool) -> Iterable[bytes]:
+def _plain(column: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """The column as the kernel wants it, which is compiled anew for strided or read-only ones."""
+    return column if column.flags.c_contiguous and column.flags.writeable else column.copy()
+
+
+def _series_parts(points: _Points, *, many: bool) -> Iterable[bytes | memoryview]:
     """`[{"metric":{…},"values":[…]},…]`, or with one `value` a series; series without a sample are left out."""
-    natives: list[bytes] | None = None
-    counts = np.diff(points.offsets)
+    tails: list[bytes] | None = None
     if len(points.natives) and np.any(points.natives >= 0):
-        natives = _native_texts(points, many)
-        floats = points.natives < 0
-        before = np.concatenate([[0], np.cumsum(floats)])
-        points = replace(points, offsets=before[points.offsets], at=points.at[floats], values=points.values[floats])
-    rows = np.flatnonzero(counts)
-    metrics = _metric_texts(points.series.take(rows))
-    texts: list[bytes] = []
-    floats_of = np.diff(points.offsets)[rows].tolist()
-    for i, (metric, row) in enumerate(zip(metrics, rows.tolist(), strict=True)):
-        native = b"" if natives is None else natives[row]
-        comma = b"," if i + 1 < len(metrics) else b""
-        opening, closing = ((b',"values":[', b"]") if many else (b',"value":', b"")) if floats_of[i] else (b"", b"")
-        texts += [metric + opening, closing + native + b"}" + comma]
-    starts = np.concatenate([points.offsets[rows], points.offsets[-1:]])  # rows left out have no float either
-    return chain([b"["], _chunks(texts, starts, points), [b"]"])
+        tails = _native_texts(points, many)
+        points = replace(points, present=points.present & (points.natives < 0))
+    return chain([b"["], _chunks(points, _texts_of(points.series, tails, many=many)), [b"]"])
 
 
-def _chunks(texts: list[bytes], offsets: I64, points: _Points) -> Iterator[bytes]:
-    """The text of runs of series, each of about CHUNK_POINTS pairs."""
-    last, i = len(offsets) - 1, 0
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """What n series have beside their pairs, as `write_series` takes it; size_bytes i64[n] of each with its commas and brackets."""
+
+    pieces: U8
+    piece_at: I64
+    ids: I32
+    tails: U8
+    tail_at: I64
+    size_bytes: I64
+
+
+def _texts_of(series: SeriesTable, tails: list[bytes] | None, *, many: bool) -> _Texts:
+    opening, closing = (b',"values":[', b"]") if many else (b',"value":', b"")
+    names = [orjson.dumps(name) + b":" for name in series.names]
+    known = series.ids >= 0
+    used, which = np.unique(series.ids[known], return_inverse=True)
+    ids = np.full(series.ids.shape, -1, np.int32)
+    ids[known] = which + (NAMES + len(names))
+    head = [b'{"metric":{', opening, closing, *names]
+    values, value_bytes = _quoted(series.symbols[used].tolist())
+    pieces, piece_at = _with_places(b"".join(head) + values, [*map(len, head), *value_bytes])
+    tails = [b""] * len(series) if tails is None else tails
+    ending, tail_at = _with_places(b"".join(tails), [*map(len, tails)])
+    lengths = np.diff(piece_at)
+    label_bytes = np.where(known, lengths[ids] + lengths[NAMES : NAMES + len(names), None] + 1, 0).sum(axis=0)
+    return _Texts(pieces, piece_at, ids, ending, tail_at, label_bytes + lengths[:NAMES].sum() + np.diff(tail_at) + 3)
+
+
+def _quoted(texts: list[str]) -> tuple[bytes, list[int]]:
+    """(JSON strings one after another, the bytes of each)."""
+    whole = "".join(texts)
+    if whole.isascii() and whole.isprintable() and '"' not in whole and "\\" not in whole:  # as nearly all: nothing to escape
+        between = '""'
+        return f'"{between.join(texts)}"'.encode() if texts else b"", [len(text) + 2 for text in texts]
+    quoted = [orjson.dumps(text) for text in texts]
+    return b"".join(quoted), [*map(len, quoted)]
+
+
+def _with_places(data: bytes, size_bytes: list[int]) -> tuple[U8, I64]:
+    """(the bytes of texts, where each begins and the last ends)."""
+    at = np.zeros(len(size_bytes) + 1, np.int64)
+    np.cumsum(size_bytes, out=at[1:])
+    return np.frombuffer(bytearray(data), np.uint8), at
+
+
+def _chunks(points: _Points, texts: _Texts) -> Iterator[bytes | memoryview]:
+    """The text of runs of series, each of about CHUNK_POINTS cells; series without a sample are left out."""
+    offsets, last, i, comma = points.offsets, len(points.series), 0, b""
     while i < last:
         stop = max(int(np.searchsorted(offsets, offsets[i] + CHUNK_POINTS, side="right")) - 1, i + 1)
-        yield _run(texts[2 * i : 2 * stop], offsets[i : stop + 1], points)
+        before = np.concatenate([[0], np.cumsum(points.present[offsets[i] : offsets[stop]])])
+        pairs = np.diff(before[offsets[i : stop + 1] - offsets[i]])
+        rows = i + np.flatnonzero((pairs > 0) | (np.diff(texts.tail_at[i : stop + 1]) > 0))
+        if len(rows):
+            yield comma
+            yield _run(points, texts, rows, slice(int(offsets[i]), int(offsets[stop])), int(before[-1]))
+            comma = b","
         i = stop
 
 
-def _run(texts: list[bytes], offsets: I64, points: _Points) -> bytes:
-    rows = slice(int(offsets[0]), int(offsets[-1]))
-    values = np.ascontiguousarray(points.values[rows])
-    at = np.require(points.at[rows], requirements=["C", "W"])  # else the kernel is compiled once more
-    t_ms = np.ascontiguousarray(points.t_ms)
-    if len(t_ms) > len(at):  # of many times only those of this run
-        t_ms, at = t_ms[at], np.arange(len(at), dtype=np.int32)
+def _run(points: _Points, texts: _Texts, rows: I64, cells: slice, pairs: int) -> memoryview:
+    """The text of the series `rows`, which have so many pairs among the cells."""
+    values = points.values[cells]
     size = np.abs(values)
-    digits = values[(size < np.inf) & ~((size < WHOLE_LIMIT) & (values == np.floor(values)))]
-    text = np.frombuffer(b"".join(texts), np.uint8)
-    text_offsets = np.concatenate([[0], np.cumsum([len(one) for one in texts])]).astype(np.int64)
-    out = np.empty(len(text) + POINT_BYTES * len(values), np.uint8)
+    digits = values[points.present[cells] & (size < np.inf) & ~((size < WHOLE_LIMIT) & (values == np.floor(values)))]
+    t_ms, base = (points.t_ms[cells], cells.start) if points.own_times else (points.t_ms, -1)
+    out = np.empty(int(texts.size_bytes[rows].sum()) + POINT_BYTES * (pairs + 1), np.uint8)
     used = write_series(
-        text, text_offsets, offsets - offsets[0], at, t_ms, values,
-        np.frombuffer(orjson.dumps(digits, option=orjson.OPT_SERIALIZE_NUMPY), np.uint8),
+        rows, texts.pieces, texts.piece_at, texts.ids, texts.tails, texts.tail_at, points.offsets, points.present, points.values,
+        t_ms, base, np.frombuffer(bytearray(orjson.dumps(digits, option=orjson.OPT_SERIALIZE_NUMPY)), np.uint8),
         np.empty((len(t_ms), STAMP_BYTES + 1), np.uint8), out,
     )  # fmt: skip
-    return out[:used].tobytes()
-
-
-def _metric_texts(series: SeriesTable) -> list[bytes]:
-    """`{"metric":{…}` of each series."""
-    fragments = []
-    for name, ids in zip(series.names, series.ids, strict=True):
-        used, inverse = np.unique(ids, return_inverse=True)
-        head = orjson.dumps(name) + b":"
-        pieces = np.empty(len(used), object)
-        pieces[:] = [head + orjson.dumps(series.symbols[i]) if i >= 0 else b"" for i in used.tolist()]
-        fragments.append(pieces[inverse].tolist())
-    if not fragments:
-        return [b'{"metric":{}'] * len(series)
-    return [b'{"metric":{%b}' % b",".join(filter(None, row)) for row in zip(*fragments, strict=True)]
+    return memoryview(out[:used])
 
 
 def _native_texts(points: _Points, many: bool) -> list[bytes]:
@@ -198,7 +228,8 @@ def _native_texts(points: _Points, many: bool) -> list[bytes]:
     assert points.histograms is not None
     which = np.flatnonzero(points.natives >= 0)
     bodies = histogram_texts(points.histograms.take(points.natives[which]))
-    stamps = [seconds(t) for t in points.t_ms[points.at[which]].tolist()]
+    at = which if points.own_times else which % len(points.t_ms)  # all series have a cell for each time
+    stamps = [seconds(t) for t in points.t_ms[at].tolist()]
     pairs = [f"[{stamp},{body}]" for stamp, body in zip(stamps, bodies, strict=True)]
     out = []
     ends = np.searchsorted(which, points.offsets).tolist()

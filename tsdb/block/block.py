@@ -6,9 +6,12 @@
 """
 
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -30,6 +33,7 @@ from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import Key, PartCache
 from tsdb.block.writer import BlockWriter, part_name, write_block
 from tsdb.bucket.bucket import Bucket
+from tsdb.bucket.range_cache import RangeCache, RangeKey, find_sound, read_checked
 from tsdb.model.errors import BadData, Corrupt, NotFound
 from tsdb.model.estimate import Estimate
 from tsdb.model.series import I64, SeriesBatch, SeriesTable
@@ -46,6 +50,8 @@ BATCH_SERIES = 4096
 GAP_BYTES = 64 << 10
 """Two wanted pages with less between them are read at once: a request to S3 costs more than so many bytes."""
 REQUEST_BYTES = 8 << 20
+OPEN_AT_ONCE = 64
+"""Blocks of one query that wait for their first read together: other queries read in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +64,21 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class _Request:
+    """One range read of a pages object, and the pages in it."""
+
+    part: int
+    start: int
+    size: int
+    pages: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """The samples of one block as a `Source`; reads only what a selection needs, and checks every byte that it reads.
 
-    Index parts are kept in `cache` and pages in `page_cache`, which many blocks may share; reads of one batch run in `executor` if
-    there is one.
+    Index parts are kept in `cache` and pages in `page_cache`, which many blocks may share; `ranges` keeps what was read of the
+    bucket outside of this process. Reads of one batch run in `executor` if there is one.
     Errors: Corrupt naming object and offset, NotFound where an object is gone, Unavailable.
     """
 
@@ -72,6 +88,7 @@ class Block:
     executor: Executor | None = None
     batch_words: int = BATCH_WORDS
     page_cache: PageCache | None = None
+    ranges: RangeCache | None = None
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`. A downsampled block gives its windows, whatever resolution is asked for."""
@@ -90,7 +107,7 @@ class Block:
                 )
                 for cell, number, page in zip(cells, pages, self.load_pages(directory, pages), strict=True)
             ]  # fmt: skip
-            batch = join_shares(index.table(rows[first:last]), shares)
+            batch = join_shares(index.table(rows[first:last]), shares, columns=selection.columns)
             if len(batch):
                 yield replace(batch, resolution_ms=self.meta.resolution_ms)
 
@@ -132,15 +149,24 @@ class Block:
     def index(self) -> Index:
         """Its index, nothing of which is read yet."""
         part = find_object(self.meta, "index")
-        key = self.meta.key("index")
-        return Index(key, part.size_bytes, part.crc32, lambda start, size: self._get(key, start, size), self.cache)
+        whole = RangeKey(self.meta.key("index"), 0, part.size_bytes, part.crc32)
+        return Index(whole, lambda start, size: self._get(whole.name, start, size), self.cache, self.ranges)
 
     def load_pages(self, directory: Directory, pages: list[int]) -> list[Page | bytes]:
         """Of each page, ascending, what is kept of it, or its bytes: read neighbours at once, requests in parallel, and checked."""
+        return self.ask_pages(directory, pages)()
+
+    def ask_pages(self, directory: Directory, pages: list[int]) -> Callable[[], list[Page | bytes]]:
+        """What waits for the pages as `load_pages` gives them; their reads have begun, if there is an executor."""
         kept = [None] * len(pages) if self.page_cache is None else self.page_cache.find(self._page_keys(pages))
         missing = [page for page, found in zip(pages, kept, strict=True) if found is None]
-        read = iter(self._read(directory, missing) if missing else [])
-        return [found if isinstance(found, Page) else next(read) for found in kept]
+        read = self._ask(directory, missing) if missing else list
+
+        def wait() -> list[Page | bytes]:
+            bodies = iter(read())
+            return [found if isinstance(found, Page) else next(bodies) for found in kept]
+
+        return wait
 
     def open_page(self, number: int, loaded: Page | bytes) -> Page:
         """The page that `load_pages` gave; keeps it opened."""
@@ -157,29 +183,28 @@ class Block:
         ulid, crc32 = self.meta.ulid, find_object(self.meta, "index").crc32
         return [(ulid, crc32, number) for number in numbers]
 
-    def _read(self, directory: Directory, pages: list[int]) -> list[bytes]:
-        """The bytes of each page, checked; neighbours in one request, requests in parallel."""
+    def _ask(self, directory: Directory, pages: list[int]) -> Callable[[], list[bytes]]:
+        """What waits for the bytes of each page, checked; neighbours in one request, requests in parallel."""
         requests = _requests(directory, np.array(pages, np.int64))
-        run: Callable[..., Iterator[bytes]] = map if self.executor is None else self.executor.map
-        found = run(lambda request: self._get(self.meta.key(part_name(request.part)), request.start, request.size), requests)
-        bodies = []
-        for request, data in zip(requests, found, strict=True):
-            for page in request.pages:
-                start = int(directory.offset[page]) - request.start
-                body = data[start : start + int(directory.size[page])]
-                bodies.append(body if zlib.crc32(body) == directory.crc[page] else self._read_again(directory, page))
-        return bodies
+        run: Callable[..., Iterator[list[bytes]]] = map if self.executor is None else self.executor.map
+        found = run(lambda request: self._bodies(directory, request), requests)
+        return lambda: [body for bodies in found for body in bodies]
 
-    def _read_again(self, directory: Directory, page: int) -> bytes:
-        """A page that came with a wrong checksum: bits flip on the way too, and then a second reading is right. Corrupt if not."""
-        key = self.meta.key(part_name(int(directory.part[page])))
-        body = self._get(key, int(directory.offset[page]), int(directory.size[page]))
-        if zlib.crc32(body) != directory.crc[page]:
-            raise Corrupt(
-                f"{key}: the page of {len(body)} bytes at byte {directory.offset[page]} does not have the checksum "
-                f"{directory.crc[page]:08x}"
-            )
-        return body
+    def _bodies(self, directory: Directory, request: _Request) -> list[bytes]:
+        """The bytes of the pages of one request, of which only those are read that no cache has."""
+        name = self.meta.key(part_name(request.part))
+        keys = [RangeKey(name, *map(int, (directory.offset[i], directory.size[i], directory.crc[i]))) for i in request.pages]
+        found = find_sound(self.ranges, keys)
+        missing = [key for key, body in zip(keys, found, strict=True) if body is None]
+        if not missing:
+            return [body for body in found if body is not None]
+        start, end = missing[0].start, missing[-1].start + missing[-1].size
+        data = self._get(name, start, end - start)
+        get = partial(self._get, name)
+        return [
+            read_checked(key, self.ranges, get, data[key.start - start : key.start - start + key.size]) if body is None else body
+            for key, body in zip(keys, found, strict=True)
+        ]
 
     def _get(self, key: str, start: int, size: int) -> bytes:
         """A range of an object of this block; that it is shorter than promised means damage."""
@@ -190,12 +215,19 @@ class Block:
         return data
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    part: int
-    start: int
-    size: int
-    pages: tuple[int, ...]
+def open_blocks(blocks: Sequence[Block], executor: Executor | None) -> None:
+    """Reads the indexes of the blocks that are not known yet, OPEN_AT_ONCE side by side; one that is damaged or gone is left to
+    who reads it. Unavailable."""
+
+    def work(block: Block) -> None:
+        with suppress(Corrupt, NotFound, BadData):
+            block.index().open()
+
+    if executor is None or len(blocks) < 2:
+        return
+    waiting = [block for block in blocks if not block.index().is_open]
+    for at in range(0, len(waiting), OPEN_AT_ONCE):
+        deque(executor.map(work, waiting[at : at + OPEN_AT_ONCE]), maxlen=0)
 
 
 def verify_block(bucket: Bucket, meta: BlockMeta) -> list[str]:

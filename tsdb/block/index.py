@@ -9,7 +9,8 @@ import json
 import struct
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from tsdb.block.packed import I32 as PACKED_I32
 from tsdb.block.packed import I64 as PACKED_I64
 from tsdb.block.packed import U32, Unpacker, shuffle
 from tsdb.block.part_cache import PartCache
+from tsdb.bucket.range_cache import Get, RangeCache, RangeKey, find_sound, read_range
 from tsdb.model.errors import BadData, Corrupt
 from tsdb.model.labels import METRIC_NAME
 from tsdb.model.matcher import Matcher, literal_alternatives
@@ -27,17 +29,18 @@ from tsdb.model.series import I64, Bool, SeriesTable, Strings, strings
 
 GROUP_ROWS = 1 << 14
 """Series of a row group: one column of it is 64 KiB, a few KiB compressed: about what one more range read costs."""
-READ_AHEAD_BYTES = 64 << 10
-"""The first read takes so much of the end: footer, directory and symbols of most blocks are in it."""
+READ_AHEAD_BYTES = 256 << 10
+"""The first read takes so much of the end: all of most indexes. So many bytes cost less than a second request."""
 LEVEL = 9
 """zstd level; an index is written once, and is a hundredth of its block."""
 
 _TAIL = struct.Struct("<II8s")
 _MAGIC = b"TRindex1"
 _MAX_SECTION_BYTES = 1 << 30
+_COLUMNS_FROM = 3
+"""Sections before the columns: symbols, directory, metrics."""
 
 Column = npt.NDArray[np.int32]
-Read = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +143,33 @@ class _Footer:
 
 
 class Index:
-    """The index of one block, read in parts through `read(start, size)`; `name` is its object, for errors and for the cache."""
+    """The index of one block, read in parts through `get`; `whole` is its object.
 
-    def __init__(self, name: str, size_bytes: int, crc32: int, read: Read, cache: PartCache) -> None:
-        self.name, self.size_bytes = name, size_bytes
-        self._read, self._cache = read, cache
-        self.key = f"{name} {crc32:08x} {size_bytes}"  # two buckets may hold blocks of one name
-        self._end: tuple[int, bytes] = (size_bytes, b"")
+    Decoded parts are kept in `cache`, bytes in `ranges`. What comes with a wrong checksum is read again once: bits flip on the way.
+    """
+
+    def __init__(self, whole: RangeKey, get: Get, cache: PartCache, ranges: RangeCache | None = None) -> None:
+        self.name, self.size_bytes = whole.name, whole.size
+        self._whole, self._get, self._cache, self._ranges = whole, get, cache, ranges
+        self.key = f"{whole.name} {whole.crc32:08x} {whole.size}"  # two buckets may hold blocks of one name
+        self._end: tuple[int, bytes] = (whole.size, b"")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its footer is known."""
+        return self._cache.find([(self.key, "footer")])[0] is not None
+
+    def open(self) -> None:
+        """Makes known all that the first read of its end has: in most blocks the whole index, by one request.
+
+        A column that is damaged there is left to who needs it.
+        """
+        footer = self._footer()
+        self.directory(), self._symbols(), self._metrics()
+        for section, offset in enumerate(footer.offsets[_COLUMNS_FROM:]):
+            if offset >= self._end[0]:
+                with suppress(Corrupt):
+                    self._column(*divmod(section, len(footer.names)))
 
     def rows(self, matchers: Sequence[Matcher]) -> I64:
         """Ascending i64[r] numbers of the series that match all matchers. Costs one test a distinct value of each label."""
@@ -180,7 +203,7 @@ class Index:
     def _metric_rows(self, matchers: Sequence[Matcher]) -> I64:
         if not matchers:
             return np.arange(self.series)
-        ids, starts = self._cache.get((self.key, "metrics"), self._load_metrics)
+        ids, starts = self._metrics()
         if len(matchers) == 1 and matchers[0].op == "=" and matchers[0].value:
             return self._one_metric(matchers[0].value, ids, starts)
         runs = SeriesTable(self._symbols(), (METRIC_NAME,), ids.astype(np.int32).reshape(1, -1), True)
@@ -208,6 +231,9 @@ class Index:
             return np.empty(0, np.int64)
         return np.arange(starts[at], starts[at + 1])
 
+    def _metrics(self) -> tuple[I64, I64]:
+        return self._cache.get((self.key, "metrics"), self._load_metrics)
+
     def _symbols(self) -> Strings:
         return self._cache.get((self.key, "symbols"), self._load_symbols)
 
@@ -219,14 +245,25 @@ class Index:
 
     def _load_footer(self) -> tuple[_Footer, int]:
         start = max(0, self.size_bytes - READ_AHEAD_BYTES)
-        self._end = (start, self._read(start, self.size_bytes - start))
+        kept = find_sound(self._ranges, [self._whole])[0] if start == 0 else None
+        self._end = start, self._get(start, self.size_bytes - start) if kept is None else kept
+        try:
+            found = self._parse_footer()
+        except Corrupt:
+            self._end = start, self._get(start, self.size_bytes - start)
+            found = self._parse_footer()
+        if self._ranges is not None and kept is None and self._whole.fits(self._end[1]):
+            self._ranges.keep(self._whole, self._end[1])
+        return found
+
+    def _parse_footer(self) -> tuple[_Footer, int]:
         if self.size_bytes < _TAIL.size:
             raise Corrupt(f"{self.name}: {self.size_bytes} bytes are no index")
         at = self.size_bytes - _TAIL.size
-        size, crc, magic = _TAIL.unpack(self._bytes(at, _TAIL.size))
+        size, crc, magic = _TAIL.unpack(self._in_end(at, _TAIL.size))
         if magic != _MAGIC or size > at:
             raise Corrupt(f"{self.name}: at byte {at} is the tail {magic!r} of a footer of {size} bytes, want {_MAGIC!r}")
-        footer = _read_footer(self._unpack(at - size, size, crc, "footer"), self.name)
+        footer = _read_footer(self._unpack(at - size, size, crc), self.name)
         return footer, 200 * len(footer.offsets)
 
     def _load_directory(self) -> tuple[Directory, int]:
@@ -253,25 +290,31 @@ class Index:
     def _load_column(self, group: int, place: int) -> tuple[Column, int]:
         footer = self._footer()
         rows = min(GROUP_ROWS, footer.series - group * GROUP_ROWS)
-        section = 3 + group * len(footer.names) + place
+        section = _COLUMNS_FROM + group * len(footer.names) + place
         what = f"column {footer.names[place]!r} of row group {group}"
         column = Unpacker(self._section(section, what), what=f"{self.name}: {what}").array(rows, PACKED_I32)
         return column.astype(np.int32), 4 * rows
 
     def _section(self, number: int, what: str) -> bytes:
         footer = self._footer()
-        return self._unpack(footer.offsets[number], footer.sizes[number], footer.crcs[number], what)
+        try:
+            return self._unpack(footer.offsets[number], footer.sizes[number], footer.crcs[number])
+        except Corrupt as error:
+            raise Corrupt(f"{error} ({what})") from None
 
-    def _unpack(self, start: int, size: int, crc: int, what: str) -> bytes:
-        data = self._bytes(start, size)
-        if zlib.crc32(data) != crc:
-            raise Corrupt(f"{self.name}: the {size} bytes of its {what} at byte {start} do not have the checksum {crc:08x}")
+    def _unpack(self, start: int, size: int, crc: int) -> bytes:
+        """The content of a zstd frame with that checksum."""
+        key = RangeKey(self.name, start, size, crc)
+        data = self._in_end(start, size)
+        if not key.fits(data):
+            data = read_range(key, self._ranges, self._get)
         raw: bytes = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_SECTION_BYTES)
         return raw
 
-    def _bytes(self, start: int, size: int) -> bytes:
+    def _in_end(self, start: int, size: int) -> bytes:
+        """The bytes from `start` on, of what was read of the end; b"" if they are not in it."""
         have, end = self._end
-        return end[start - have : start - have + size] if start >= have else self._read(start, size)
+        return end[start - have : start - have + size] if start >= have else b""
 
 
 def _plain_values(matcher: Matcher) -> frozenset[str] | None:
@@ -317,7 +360,7 @@ def _join(sections: Sequence[bytes], *, names: Sequence[str], series: int, pages
     compressor = zstandard.ZstdCompressor(level=LEVEL)
     # Symbols, directory and metrics lie last, next to the footer, so that the first read has them.
     frames = [compressor.compress(section) for section in sections]
-    order = [*range(3, len(frames)), 0, 1, 2]
+    order = [*range(_COLUMNS_FROM, len(frames)), 0, 1, 2]
     offsets, at = [0] * len(frames), 0
     for i in order:
         offsets[i] = at

@@ -43,7 +43,7 @@ from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
 from tsdb.kernel.ranges import copy_ranges
 from tsdb.model.errors import Corrupt
 from tsdb.model.histogram import Histograms
-from tsdb.model.series import F64, I64, SeriesBatch
+from tsdb.model.series import F64, I64, Bool, SeriesBatch
 from tsdb.model.windows import COLUMNS
 
 LEVEL = 6
@@ -136,8 +136,19 @@ class Page:
         until = np.concatenate([[0], np.cumsum(self.times < end_ms)])
         return np.diff(before[self.time_at])[self.time_ref], np.diff(until[self.time_at])[self.time_ref]
 
-    def copy_series(self, series: Series, values: PageValues | None, t_ms: I64, columns: F64, start_ms: I64 | None) -> None:
-        """Samples into t_ms i64[m], columns f64[1 or 13, m] and, if wanted, start_ms i64[m]; `values` are the page's, if known."""
+    def copy_series(
+        self,
+        series: Series,
+        values: PageValues | None,
+        t_ms: I64,
+        columns: F64,
+        start_ms: I64 | None,
+        wanted: Bool | None = None,
+    ) -> None:
+        """Samples into t_ms i64[m], columns f64[1 or 13, m] and, if given, start_ms i64[m]; `values` are the page's, if known.
+
+        Of 13 columns only those that bool[13] `wanted` says.
+        """
         local, low, size, to = series.local, series.low, series.size, series.to
         copy_ranges(self.times, self.time_at[self.time_ref[local]] + low, size, t_ms, to)
         if values is not None:
@@ -147,7 +158,7 @@ class Page:
         all_low, all_high, all_to = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64), np.full(len(self), -1, np.int64)
         all_low[local], all_high[local], all_to[local] = low, low + size, to
         if len(columns) > 1:
-            self.copy_windows(all_low, all_high, all_to, columns)
+            self.copy_windows(all_low, all_high, all_to, columns, wanted)
         elif values is None:
             self.copy_values(all_low, all_high, all_to, columns[0])
         if start_ms is not None:
@@ -170,10 +181,11 @@ class Page:
         self.copy_values(np.zeros(len(self), np.int64), lengths, at[:-1], values)
         return PageValues(values, at)
 
-    def copy_windows(self, low: I64, high: I64, to: I64, out: F64) -> None:
-        """Values and window columns like `copy_values`, into the rows of out f64[13, m]."""
+    def copy_windows(self, low: I64, high: I64, to: I64, out: F64, wanted: Bool | None = None) -> None:
+        """Values and window columns like `copy_values`, into the rows of out f64[13, m], or only those that bool[13] says."""
         rows = len(out)
-        places = np.where(to < 0, -1, to + np.arange(rows)[:, None] * out.shape[1]).ravel()
+        skipped = to < 0 if wanted is None else (to < 0) | ~wanted[:, None]
+        places = np.where(skipped, -1, to + np.arange(rows)[:, None] * out.shape[1]).ravel()
         _decode(self, self._values_from(), np.tile(low, rows), np.tile(high, rows), places, out.reshape(-1).view(np.int64))
 
     def copy_start(self, low: I64, high: I64, to: I64, out: I64) -> None:

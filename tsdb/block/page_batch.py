@@ -8,8 +8,9 @@ import numpy as np
 
 from tsdb.block.page import Page, PageValues, Series, page_columns
 from tsdb.merge import merge_batches
-from tsdb.model.series import F64, I64, SeriesBatch, SeriesTable
+from tsdb.model.series import F64, I64, Bool, SeriesBatch, SeriesTable
 from tsdb.model.source import MIN_MS
+from tsdb.model.windows import COLUMNS
 
 SPLIT_SAMPLES = 100_000
 """A batch with fewer samples is decoded in less time than it takes to hand a half of it to a thread."""
@@ -37,8 +38,11 @@ def join_shares(
     *,
     apart: bool = True,
     keep_empty: bool = False,
+    columns: Sequence[str] | None = None,
 ) -> SeriesBatch:
     """The batch of those series of `table` that have samples in the shares, or of all where `keep_empty` (no histograms).
+
+    Of window columns there are only those that are named (None = all), others are 0.
 
     Shares of one series come by rising time and do not overlap; if the caller does not know that (`apart`), it is found out, and
     those that do are merged. About 4 ns a sample, 2 if it is decoded, shared among the executor's threads.
@@ -48,19 +52,21 @@ def join_shares(
     if not apart:
         layers = _layers(shares, len(table))
         if len(layers) > 1:
-            return merge_batches([join_shares(table, layer, executor) for layer in layers])
+            return merge_batches([join_shares(table, layer, executor, columns=columns) for layer in layers])
         shares = layers[0] if layers else []
     counts = np.zeros(len(table), np.int64)
     placed = [_place(share, counts) for share in shares]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     total = int(offsets[-1])
     t_ms = np.empty(total, np.int64)
-    columns = np.empty((1 + max((len(share.page.names) for share in shares), default=0), total))
+    shape = (1 + max((len(share.page.names) for share in shares), default=0), total)
+    floats = np.empty(shape) if columns is None else np.zeros(shape)  # zeros that nobody looks at take no room
+    wanted = None if columns is None else np.array([True, *(name in columns for name in COLUMNS)])
     start_ms = np.empty(total, np.int64) if any(share.page.with_start for share in shares) else None
 
     def fill(part: Sequence[_Placed]) -> None:
         for one in part:
-            _fill(one, offsets, t_ms, columns, start_ms)
+            _fill(one, offsets, t_ms, floats, start_ms, wanted)
 
     half = len(placed) // 2
     if executor is not None and half and total >= SPLIT_SAMPLES:
@@ -69,8 +75,8 @@ def join_shares(
         other.result()
     else:
         fill(placed)
-    windows = columns[1:] if len(columns) > 1 else None
-    batch = SeriesBatch(table, offsets, t_ms, columns[0], start_ms=start_ms, windows=windows)
+    windows = floats[1:] if len(floats) > 1 else None
+    batch = SeriesBatch(table, offsets, t_ms, floats[0], start_ms=start_ms, windows=windows)
     return batch if keep_empty or counts.all() else _drop_empty(batch, counts)
 
 
@@ -112,10 +118,10 @@ def _place(share: Share, counts: I64) -> _Placed:
     return _Placed(share, low, size, to)
 
 
-def _fill(placed: _Placed, offsets: I64, t_ms: I64, columns: F64, start_ms: I64 | None) -> None:
+def _fill(placed: _Placed, offsets: I64, t_ms: I64, floats: F64, start_ms: I64 | None, wanted: Bool | None) -> None:
     share = placed.share
     to = placed.to + offsets[share.rows]
-    share.page.copy_series(Series(share.local, placed.low, placed.size, to), share.values, t_ms, columns, start_ms)
+    share.page.copy_series(Series(share.local, placed.low, placed.size, to), share.values, t_ms, floats, start_ms, wanted)
 
 
 def _drop_empty(batch: SeriesBatch, counts: I64) -> SeriesBatch:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdb.block.packed import I32, Unpacker, shuffle
+from tsdb.kernel.histogram import spread_runs
 from tsdb.model.errors import Corrupt
 from tsdb.model.histogram import Buckets, Histograms, ragged
 from tsdb.model.series import F64, I64, Bool
@@ -120,8 +121,8 @@ def join_histograms(layout: HistogramLayout, ints: I64, floats: F64) -> tuple[Hi
     bounds_offsets, bounds_at = ragged(run_bounds, row_run)
     histograms = Histograms(
         schema.astype(np.int8), hint.astype(np.uint8), integer.astype(bool), total, sum_, zero_threshold, zero_count,
-        _buckets(layout.run_size, layout.positive, layout.positive_index, positive, row_run),
-        _buckets(layout.run_size, layout.negative, layout.negative_index, negative, row_run),
+        _buckets(layout.run_size, layout.positive, layout.positive_index, positive),
+        _buckets(layout.run_size, layout.negative, layout.negative_index, negative),
         bounds_offsets, bound[bounds_at],
     )  # fmt: skip
     return histograms, histogram_at
@@ -161,8 +162,7 @@ def _by_bucket(run_size: I64, buckets: I64) -> I64:
     return np.asarray(np.repeat(start, sizes) + row * np.repeat(buckets, sizes) + bucket)
 
 
-def _buckets(run_size: I64, sizes: I64, index: Index, by_bucket: F64, row_run: I64) -> Buckets:
-    counts = np.empty(len(by_bucket))
-    counts[_by_bucket(run_size, sizes)] = by_bucket
-    offsets, at = ragged(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), row_run)
-    return Buckets(offsets, index[at], counts)
+def _buckets(run_size: I64, sizes: I64, index: Index, by_bucket: F64) -> Buckets:
+    counts, buckets = np.empty(len(by_bucket)), np.empty(len(by_bucket), np.int32)
+    spread_runs(run_size, sizes, index, by_bucket, counts, buckets)
+    return Buckets(np.concatenate([[0], np.cumsum(np.repeat(sizes, run_size))]).astype(np.int64), buckets, counts)

@@ -4,6 +4,7 @@ A key is one or more parts with `/` between them (`tsdb.bucket.key`). An object 
 returns it survives a power cut.
 """
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tsdb.bucket.folder import FolderBucket
 from tsdb.bucket.key import ObjectInfo, check_key
+from tsdb.bucket.obstore import ObstoreBucket
 from tsdb.bucket.s3 import S3Bucket, S3Options
 from tsdb.model.errors import BadData
 
@@ -93,9 +95,10 @@ class PrefixBucket:
 
 
 def open_bucket(place: str | Path) -> Bucket:
-    """The bucket at a path, a `file://` URL or `s3://bucket/prefix?endpoint=http://…&region=…&path_style=true`.
+    """The bucket at a path, a `file://` URL or `s3://bucket/prefix?endpoint=http://…&region=…&path_style=true&client=boto3`.
 
-    Keys come from the usual places of AWS tools, or as `access_key` and `secret_key` of the URL. BadData for anything else.
+    Keys come from the usual places of AWS tools, or as `access_key` and `secret_key` of the URL. The client is obstore where that
+    is installed, else boto3. BadData for anything else.
     """
     url = urlsplit(str(place))
     if isinstance(place, Path) or "://" not in place:
@@ -104,7 +107,12 @@ def open_bucket(place: str | Path) -> Bucket:
         return FolderBucket(Path(unquote(url.path)))
     if url.scheme != "s3" or not url.netloc:
         raise BadData(f"bucket {place!r}: want a path, file:///path or s3://bucket/prefix")
-    bucket = S3Bucket(url.netloc, _s3_options(place, url.query))
+    options = _s3_options(place, url.query)
+    installed = importlib.util.find_spec("obstore") is not None
+    if options.client == "obstore" and not installed:
+        raise BadData(f"bucket {place.split('?')[0]!r}: client=obstore needs it: pip install 'treering[s3]'")
+    client = options.client or ("obstore" if installed else "boto3")
+    bucket: Bucket = S3Bucket(url.netloc, options) if client == "boto3" else ObstoreBucket(url.netloc, options)
     prefix = unquote(url.path).strip("/")
     return PrefixBucket(bucket, prefix) if prefix else bucket
 
@@ -119,11 +127,13 @@ def _s3_options(place: str, query: str) -> S3Options:
                 options = replace(options, region=value)
             case "path_style" if value in ("true", "false"):
                 options = replace(options, path_style=value == "true")
+            case "client" if value in ("boto3", "obstore"):
+                options = replace(options, client=value)
             case "access_key":
                 options = replace(options, access_key=value)
             case "secret_key":
                 options = replace(options, secret_key=value)
             case _:
-                known = "endpoint, region, path_style=true|false, access_key, secret_key"
+                known = "endpoint, region, path_style=true|false, access_key, secret_key, client=boto3|obstore"
                 raise BadData(f"bucket {place.split('?')[0]!r}: {name}={value!r} is none of the options {known}")
     return options

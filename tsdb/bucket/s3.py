@@ -25,6 +25,8 @@ class S3Options:
     path_style: bool = False
     access_key: str | None = None
     secret_key: str | None = None
+    client: str | None = None
+    """`boto3` or `obstore`; None = the faster that is installed."""
 
 
 class S3Bucket:
@@ -70,7 +72,8 @@ class S3Bucket:
             return self.get(key, start, wanted) if wanted else b""
         data = self._ask("get", key, lambda: self._body(key, start, size))
         if size is not None and len(data) < size:
-            check_range(key, start, size, object_size=start + len(data))
+            check_range(key, start, size, object_size=self.size(key))
+            raise Unavailable(f"s3 bucket {self.name!r}: get {key!r}: {len(data)} bytes came of {size} from byte {start}")
         return data
 
     def size(self, key: str) -> int:

@@ -1,7 +1,8 @@
 """Which blocks answer for which stretch of time, at which resolution: pure functions over metas.
 
 Coarser windows before finer, as far as the asker takes them; where a resolution has a gap, a finer one fills it. Windows that lack
-samples which came after they were made are not used while the raw blocks are all there.
+samples which came after they were made are not used while the raw blocks are all there. Where those are gone, what came late
+answers beside the windows (`tsdb.merge` lets the windows of a series win): it must neither hide them nor be hidden.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,8 +42,9 @@ def cover(live: Sequence[BlockMeta], selection: Selection) -> Coverage:
 
     Taken first: resolutions up to `selection.resolution_ms`, the coarsest before others; then, for what is still missing, those
     up to `selection.fallback_ms`, the finest before others. Windows that finer blocks hold all of are not among those: the last one
-    ends where these do, and nothing of it is missing there.
+    ends where these do, and nothing of it is missing there. Blocks that came late (see above) fill no gap and are read beside all.
     """
+    late = {meta.ulid for meta in live if _came_late(meta, live)}
     known = sorted({meta.resolution_ms for meta in live})
     by_resolution = {ms: [meta for meta in live if meta.resolution_ms == ms] for ms in known}
     wanted = [ms for ms in reversed(known) if ms <= selection.resolution_ms]
@@ -55,11 +57,19 @@ def cover(live: Sequence[BlockMeta], selection: Selection) -> Coverage:
             for meta in by_resolution[resolution_ms]
             if meta.min_ms < selection.end_ms and meta.max_ms > selection.start_ms
             if resolution_ms <= selection.resolution_ms or not is_made_of(meta, live)
+            if meta.ulid not in late
             for usable in _usable(meta, by_resolution)
             for start, end in _overlap(missing, usable)
         ]
         pieces += taken
         missing = _without(missing, [(piece.start_ms, piece.end_ms) for piece in taken])
+    pieces += [
+        Piece(meta, start, end)
+        for ms in (*wanted, *more)
+        for meta in by_resolution[ms]
+        if meta.ulid in late and not _in_windows(meta, live, selection.resolution_ms)
+        for start, end in _overlap([(selection.start_ms, selection.end_ms)], (meta.min_ms, meta.max_ms))
+    ]
     refused = [
         Piece(meta, start, end)
         for ms in known
@@ -76,11 +86,29 @@ def _usable(meta: BlockMeta, by_resolution: dict[int, list[BlockMeta]]) -> list[
     whole = [(meta.min_ms, meta.max_ms)]
     if meta.resolution_ms == 0:
         return whole
-    raw = [one for one in by_resolution.get(0, []) if one.min_ms < meta.max_ms - 1 and one.max_ms > meta.min_ms]
+    raw = [one for one in by_resolution.get(0, []) if _is_over(meta, one)]
     if not _union(raw) >= sources_of(meta):
         return whole  # raw samples are gone already: these windows are the best there is
     late = [_windows_over(one, meta.resolution_ms) for one in raw if not _all_in(one, by_resolution[meta.resolution_ms])]
     return _without(whole, late)
+
+
+def _came_late(meta: BlockMeta, live: Sequence[BlockMeta]) -> bool:
+    """Whether none of a block is in coarser windows over it that cannot be made anew, for what they were made of is gone."""
+    own = sources_of(meta)
+    over = (one for one in live if one.resolution_ms > meta.resolution_ms and _is_over(one, meta))
+    return any(own.isdisjoint(sources_of(one)) and not is_made_of(one, live) for one in over)
+
+
+def _in_windows(meta: BlockMeta, live: Sequence[BlockMeta], resolution_ms: int) -> bool:
+    """Whether all of a block is in coarser windows over it of up to a resolution."""
+    over = (one for one in live if meta.resolution_ms < one.resolution_ms <= resolution_ms and _is_over(one, meta))
+    return _union(over) >= sources_of(meta)
+
+
+def _is_over(windows: BlockMeta, finer: BlockMeta) -> bool:
+    """Whether more than the last instant of windows, which the next blocks hold too, lies in the range of a finer block."""
+    return finer.min_ms < windows.max_ms - 1 and finer.max_ms > windows.min_ms
 
 
 def _windows_over(raw: BlockMeta, resolution_ms: int) -> Interval:

@@ -29,7 +29,6 @@ from tsdb.head.metadata import MetadataTable
 from tsdb.head.read import View, bounds_of, labels_of, marked, read, readings
 from tsdb.head.replay import Replay
 from tsdb.head.slab import Slab
-from tsdb.kernel.ranges import copy_ranges
 from tsdb.model.errors import BadData, Unavailable
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import I32, I64, SeriesBatch, SeriesTable
@@ -381,10 +380,7 @@ class Head:
         if len(news) == 0:
             return []
         news = np.unique(news)
-        arena, starts, sizes = self._memory.index.spans(news)
-        ends = np.cumsum(sizes)
-        data = np.empty(int(ends[-1]), np.uint8)
-        copy_ranges(arena, starts, sizes, data, ends - sizes)
+        data, sizes = self._memory.index.texts(news)
         return list(split_series(self._memory.id[news], sizes, data))
 
     def _side_records(self, batch: WriteBatch, result: PushResult, ceiling_ms: int) -> list[Record]:

@@ -8,19 +8,16 @@ metric touches one shelf, and a new series costs the sorting of one shelf only. 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from tsdb.kernel.append import SeriesTableArrays, add_series, find_series, metric_names, number_labels
+from tsdb.head.label_store import LabelStore, grown, resized
+from tsdb.kernel.append import metric_names, number_labels
 from tsdb.model.errors import BadData
 from tsdb.model.labels import METRIC_NAME, Labels, decode_labels
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import I32, I64, Bool, SeriesTable, strings
 from tsdb.model.write import U8, U64
-
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 SHELF_SERIES = 2048
 """A shelf of this many series sorts in about 4 ms and is matched in 20 µs a matcher."""
@@ -72,8 +69,7 @@ class SeriesIndex:
     """All series of a head. `metric` i32[room] is the metric number of each ref; refs of series that left are given out again."""
 
     def __init__(self) -> None:
-        self._arrays = _room_for(MIN_ROOM)
-        self._used_bytes = 0
+        self._labels = LabelStore(MIN_ROOM)
         self.metric: I32 = np.zeros(MIN_ROOM, np.int32)
         self.alive: Bool = np.zeros(MIN_ROOM, bool)
         self._free: list[int] = []
@@ -97,7 +93,8 @@ class SeriesIndex:
 
     @property
     def label_bytes(self) -> int:
-        return self._used_bytes
+        """What labels take in memory."""
+        return self._labels.size_bytes
 
     def metric_sizes(self) -> dict[str, int]:
         """Series by metric name."""
@@ -105,8 +102,7 @@ class SeriesIndex:
 
     def find(self, data: U8, start: I64, end: I64, hashes: U64) -> tuple[I32, int]:
         """(refs i32[n] with -1 for unknown series, how many are unknown)."""
-        refs = np.empty(len(hashes), np.int32)
-        return refs, int(find_series(self._arrays, data, start, end, hashes, refs))
+        return self._labels.find(data, start, end, hashes)
 
     def metrics_of(self, data: U8, start: I64, end: I64, which: I64) -> list[str]:
         """The metric names of series `which`. BadData where label bytes are not canonical."""
@@ -127,9 +123,9 @@ class SeriesIndex:
 
     def add(self, data: U8, start: I64, end: I64, hashes: U64, *, which: I64, metrics: Sequence[str], refs: I32) -> I32:
         """Adds series `which` of a batch, of those metrics, writes their refs into refs i32[n]; returns the refs that are new."""
-        self._make_room(len(which), int((end[which] - start[which]).sum()))
+        self._make_room(len(which))
         fresh = self._fresh(len(which))
-        taken, self._used_bytes = add_series(self._arrays, self._used_bytes, data, start, end, hashes, which, fresh, refs)
+        taken = self._labels.add(data, start, end, hashes, which=which, fresh=fresh, refs=refs)
         self._free.extend(fresh[taken:].tolist())
         fresh = fresh[:taken]
         known = refs[which]
@@ -142,15 +138,11 @@ class SeriesIndex:
 
     def labels(self, ref: int) -> Labels:
         """The label set of one series."""
-        return decode_labels(self.bytes_of(ref))
+        return decode_labels(self.texts(np.array([ref], np.int32))[0].tobytes())
 
-    def bytes_of(self, ref: int) -> bytes:
-        start = int(self._arrays.starts[ref])
-        return self._arrays.arena[start : start + int(self._arrays.sizes[ref])].tobytes()
-
-    def spans(self, refs: I32) -> tuple[U8, I64, I64]:
-        """(arena, starts i64[n], sizes i64[n]) of the label bytes of series."""
-        return self._arrays.arena, self._arrays.starts[refs], self._arrays.sizes[refs].astype(np.int64)
+    def texts(self, refs: I32) -> tuple[U8, I64]:
+        """(label bytes of series one after another, their sizes i64[n])."""
+        return self._labels.texts(refs)
 
     def select(self, matchers: Sequence[Matcher]) -> list[Rows]:
         """The matching series, shelf by shelf, in their order."""
@@ -170,7 +162,6 @@ class SeriesIndex:
         if len(gone) == 0:
             return 0
         self.alive[gone] = False
-        self._arrays.sizes[gone] = -1
         self._free.extend(gone.tolist())
         self._size -= len(gone)
         numbers, counts = np.unique(self.metric[gone], return_counts=True)
@@ -181,9 +172,7 @@ class SeriesIndex:
         for number in numbers.tolist():
             self._forget_metric(number)
         self._drop_empty_shelves()
-        used = int(self._arrays.sizes[self.alive].sum())
-        small = used * 2 < len(self._arrays.arena)
-        self._rebuild(len(self), room_bytes=_grown(MIN_ROOM, used) if small else len(self._arrays.arena))
+        self._labels.forget(gone)
         return len(gone)
 
     def _shelves_of(self, names: Sequence[Matcher]) -> list[Shelf]:
@@ -199,27 +188,18 @@ class SeriesIndex:
     def _sorted(self, shelf: Shelf) -> SeriesTable:
         if shelf.table is None:
             refs = shelf.refs()
-            table = label_table(self._arrays, refs)
+            table = label_table(*self.texts(refs))
             order = table.order()
             shelf.table, shelf.sorted_refs = table.take(order), refs[order]
             shelf.parts = [shelf.sorted_refs]
         return shelf.table
 
-    def _make_room(self, series: int, size_bytes: int) -> None:
-        arrays = self._arrays
+    def _make_room(self, series: int) -> None:
         need = self._next_ref + max(0, series - len(self._free))
         if need > len(self.metric):
-            room = _grown(len(self.metric), need)
-            sizes = _resized(arrays.sizes, room)
-            sizes[len(arrays.sizes) :] = -1
-            arrays = arrays._replace(starts=_resized(arrays.starts, room), sizes=sizes, hashes=_resized(arrays.hashes, room))
-            self.metric, self.alive = _resized(self.metric, room), _resized(self.alive, room)
-        if self._used_bytes + size_bytes > len(arrays.arena):
-            room = _grown(len(arrays.arena), self._used_bytes + size_bytes)
-            arrays = arrays._replace(arena=_resized(arrays.arena, room, used=self._used_bytes))
-        self._arrays = arrays
-        if (self._size + series) * 3 > len(arrays.keys) * 2:
-            self._rebuild(self._size + series, room_bytes=len(arrays.arena))
+            room = grown(len(self.metric), need)
+            self.metric, self.alive = resized(self.metric, room), resized(self.alive, room)
+            self._labels.grow(room)
 
     def _fresh(self, count: int) -> I32:
         """i32[count] refs that nobody uses."""
@@ -304,24 +284,6 @@ class SeriesIndex:
         self._shelves = [self._shelves[i] for i in stay]
         self._firsts = ["", *(self._firsts[i] for i in stay[1:])]
 
-    def _rebuild(self, series: int, *, room_bytes: int) -> None:
-        """Makes anew a table for `series` and an arena of room_bytes from the series that are alive."""
-        old, alive = self._arrays, np.flatnonzero(self.alive).astype(np.int32)
-        starts, sizes = old.starts[alive], old.sizes[alive].astype(np.int64)
-        slots = 1 << max(10, (series * 2).bit_length())
-        self._arrays = SeriesTableArrays(
-            np.zeros(slots, np.uint64),
-            np.full(slots, -1, np.int32),
-            np.empty(room_bytes, np.uint8),
-            old.starts,
-            old.sizes,
-            old.hashes,
-        )
-        which, refs = np.arange(len(alive), dtype=np.int64), np.empty(len(alive), np.int32)
-        taken, used = add_series(self._arrays, 0, old.arena, starts, starts + sizes, old.hashes[alive], which, alive, refs)
-        assert taken == len(alive), "two live series have equal label bytes"
-        self._used_bytes = used
-
 
 def matching_rows(table: SeriesTable, matchers: Sequence[Matcher]) -> I64:
     """i64[...] rows of an ascending table that match all matchers; equality is a binary search for its symbol."""
@@ -333,24 +295,22 @@ def matching_rows(table: SeriesTable, matchers: Sequence[Matcher]) -> I64:
     return np.arange(len(table), dtype=np.int64) if rows is None else rows
 
 
-def label_table(arrays: SeriesTableArrays, refs: I32) -> SeriesTable:
-    """The table of series refs i32[n], in that order, with symbols of its own that ascend. About 1 µs a series."""
-    most = int(arrays.sizes[refs].sum()) // MIN_LABEL_BYTES + 1
+def label_table(data: U8, sizes: I64) -> SeriesTable:
+    """The table of series whose label bytes, sizes i64[n], follow one another, with symbols that ascend. About 1 µs a series."""
+    most = len(data) // MIN_LABEL_BYTES + 1
     symbol_start, symbol_end = np.empty(2 * most, np.int64), np.empty(2 * most, np.int64)
     row, name, value = (np.empty(most, np.int32) for _ in range(3))
     slots = np.full(1 << (4 * most).bit_length(), -1, np.int32)
-    pairs, symbols = number_labels(
-        arrays.arena, arrays.starts, arrays.sizes, refs, slots, symbol_start, symbol_end, row, name, value
-    )
+    pairs, symbols = number_labels(data, sizes, slots, symbol_start, symbol_end, row, name, value)
     spans = zip(symbol_start[:symbols].tolist(), symbol_end[:symbols].tolist(), strict=True)
-    texts = [arrays.arena[a:b].tobytes().decode(errors="replace") for a, b in spans]
+    texts = [data[a:b].tobytes().decode(errors="replace") for a, b in spans]
     row, name, value = row[:pairs], name[:pairs], value[:pairs]
     named = sorted(np.unique(name).tolist(), key=texts.__getitem__)
     used = sorted(np.unique(value).tolist(), key=texts.__getitem__)
     column, number = np.empty(symbols, np.int32), np.empty(symbols, np.int32)
     column[named] = np.arange(len(named), dtype=np.int32)
     number[used] = np.arange(len(used), dtype=np.int32)
-    ids = np.full((len(named), len(refs)), -1, np.int32)
+    ids = np.full((len(named), len(sizes)), -1, np.int32)
     ids[column[name], row] = number[value]
     return SeriesTable(strings([texts[i] for i in used]), tuple(texts[i] for i in named), ids, True)
 
@@ -362,25 +322,3 @@ def _matching(table: SeriesTable, matcher: Matcher) -> Bool:
     if at == len(table.symbols) or table.symbols[at] != matcher.value:
         return np.zeros(len(table), bool)
     return np.asarray(table.column(matcher.name) == at)
-
-
-def _room_for(series: int) -> SeriesTableArrays:
-    return SeriesTableArrays(
-        np.zeros(2 * series, np.uint64), np.full(2 * series, -1, np.int32), np.empty(MIN_ROOM, np.uint8),
-        np.zeros(series, np.int64), np.full(series, -1, np.int32), np.zeros(series, np.uint64),
-    )  # fmt: skip
-
-
-def _grown(room: int, need: int) -> int:
-    """Half as much again until it is enough; memory that is not touched costs nothing."""
-    while room < need:
-        room += (room >> 1) + MIN_ROOM
-    return room
-
-
-def _resized(array: npt.NDArray[Scalar], room: int, *, used: int | None = None) -> npt.NDArray[Scalar]:
-    """A larger array with the same start; with `used` only so much of it is defined."""
-    out = np.zeros(room, array.dtype) if used is None else np.empty(room, array.dtype)
-    count = len(array) if used is None else used
-    out[:count] = array[:count]
-    return out

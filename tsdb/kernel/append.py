@@ -1,17 +1,18 @@
 """The loops of the head: find and add series by their label bytes, append samples to the log, walk a series' chain, read labels.
 
-A series table is open addressing with linear probing: keys u64[2^k] hashes, refs i32[2^k] (-1 = free slot). The bytes of
-series r are arena[starts[r] : starts[r] + sizes[r]]; a hit has equal bytes, never only an equal hash.
+The label bytes of a series are kept as pieces, runs of whole labels of about PIECE_BYTES, and equal pieces are kept once: series
+differ from their neighbours in few labels. Two tables find them, both open addressing with linear probing, -1 = free slot: `slots`
+series by the hash of their bytes, `piece_slots` pieces by theirs. A hit has equal bytes, never only an equal hash.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 from numba.extending import register_jitable
 
-from tsdb.kernel.hash import hash_bytes, same_bytes
+from tsdb.kernel.hash import hash_bytes, load_u64, same_bytes
 
 NEVER_MS = -(1 << 63)
 """The time of the newest sample of a series that has none."""
@@ -22,18 +23,30 @@ STORED, DUPLICATE, CONFLICT, TOO_OLD, TOO_NEW, NO_SERIES = range(6)
 CHAIN_STEPS = 64
 """How far an out-of-order sample looks back for one of equal time; what it misses, the merge rule decides when read."""
 
+PIECE_BYTES = 48
+"""Shorter pieces are shared by more series and take longer to compare."""
+
+SERIES_OPTIONS: dict[str, Any] = {"_nrt": False}
+"""For code that makes no arrays: counting who uses those it is given would take half of its time."""
+
 _NAME = np.frombuffer(b"__name__", np.uint8).copy()
 
 
 class SeriesTableArrays(NamedTuple):
-    """The table and the label bytes of all series (see the top of this file); sizes of refs that are free are -1."""
+    """All series and their label bytes (see the top of this file).
 
-    keys: npt.NDArray[np.uint64]
-    refs: npt.NDArray[np.int32]
-    arena: npt.NDArray[np.uint8]
-    starts: npt.NDArray[np.int64]
-    sizes: npt.NDArray[np.int32]
+    Series r has hashes[r] and the pieces pieces[starts[r]:][:counts[r]]; counts of refs that are free are -1. Piece p is
+    arena[piece_at[p] : piece_at[p + 1]].
+    """
+
+    slots: npt.NDArray[np.int32]
     hashes: npt.NDArray[np.uint64]
+    starts: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int32]
+    pieces: npt.NDArray[np.int32]
+    piece_slots: npt.NDArray[np.int32]
+    piece_at: npt.NDArray[np.int64]
+    arena: npt.NDArray[np.uint8]
 
 
 class LogColumns(NamedTuple):
@@ -45,61 +58,126 @@ class LogColumns(NamedTuple):
     bits: npt.NDArray[np.int64]
 
 
-@register_jitable
-def _find(keys, refs, arena, starts, sizes, data, start, size, key):
+@register_jitable(**SERIES_OPTIONS)
+def _same_labels(pieces, piece_at, arena, first, count, data, at, end):
+    """Whether data[at:end] are these pieces one after another. No early exit: what is compared is most likely equal."""
+    different = np.uint64(0)
+    for k in range(first, first + count):
+        start = piece_at[pieces[k]]
+        size = piece_at[pieces[k] + 1] - start
+        if at + size > end:
+            return False
+        if size < 8:
+            for i in range(size):
+                different |= np.uint64(arena[start + i] ^ data[at + i])
+        else:
+            last = size - 8  # the last word overlaps the one before
+            different |= load_u64(arena, start + last) ^ load_u64(data, at + last)
+            for word in range((last + 7) >> 3):
+                different |= load_u64(arena, start + 8 * word) ^ load_u64(data, at + 8 * word)
+        at += size
+    return different == np.uint64(0) and at == end
+
+
+@register_jitable(**SERIES_OPTIONS)
+def _find(slots, hashes, starts, counts, pieces, piece_at, arena, data, start, end, key):
     """(ref or -1, its slot or the free one it would take). Arrays one by one: out of a tuple each costs two atomic counts."""
-    mask = np.uint64(len(keys) - 1)
+    mask = np.uint64(len(slots) - 1)
     slot = key & mask
     while True:
-        ref = refs[slot]
+        ref = slots[slot]
         if ref < 0:
             return -1, slot
-        if keys[slot] == key and sizes[ref] == size and same_bytes(arena, starts[ref], data, start, size):
+        if hashes[ref] == key and _same_labels(pieces, piece_at, arena, starts[ref], counts[ref], data, start, end):
             return ref, slot
         slot = (slot + np.uint64(1)) & mask
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, **SERIES_OPTIONS)
 def find_series(table, data, start, end, hashes, out):
     """Fills out i32[n] with the refs of label bytes data[start[i]:end[i]] of hashes[i], -1 = unknown; returns how many are."""
-    keys, refs, arena, starts, sizes, known = table
+    slots, known, starts, counts, pieces, _, piece_at, arena = table
     unknown = 0
     ref = -1
     for i in range(len(hashes)):
-        size = end[i] - start[i]
         ref += 1  # a sender repeats its order, so the next series is mostly the next ref: near in memory, unlike its slot
         if (
-            ref >= len(known) or known[ref] != hashes[i] or sizes[ref] != size
-            or not same_bytes(arena, starts[ref], data, start[i], size)
+            ref >= len(known) or known[ref] != hashes[i]
+            or not _same_labels(pieces, piece_at, arena, starts[ref], counts[ref], data, start[i], end[i])
         ):  # fmt: skip
-            ref, _ = _find(keys, refs, arena, starts, sizes, data, start[i], size, hashes[i])
+            ref, _ = _find(slots, known, starts, counts, pieces, piece_at, arena, data, start[i], end[i], hashes[i])
         out[i] = ref
         unknown += ref < 0
     return unknown
 
 
-@njit(nogil=True, cache=True)
-def add_series(table, used, data, start, end, hashes, which, fresh, out):
+@njit(nogil=True, cache=True, **SERIES_OPTIONS)
+def add_series(table, used, piece_count, data, start, end, hashes, which, fresh, out):
     """Adds series which i64[k] of the batch under refs fresh i32[k], in that order, and writes their refs to out.
 
-    A series that is there by now (twice in one batch) takes no ref. Returns (refs taken, arena bytes used); the caller
-    guarantees room in arena, starts and sizes, and a free slot.
+    A series that is there by now (twice in one batch) takes no ref. Returns (refs taken, places of `pieces` used, pieces there
+    are); the caller guarantees canonical label bytes, room in every column for the most that they can take, and free slots.
     """
-    keys, refs, arena, starts, sizes, known = table
+    slots, known, starts, counts, pieces, piece_slots, piece_at, arena = table
     taken = 0
     for i in which:
-        size = end[i] - start[i]
-        ref, slot = _find(keys, refs, arena, starts, sizes, data, start[i], size, hashes[i])
+        ref, slot = _find(slots, known, starts, counts, pieces, piece_at, arena, data, start[i], end[i], hashes[i])
         if ref < 0:
             ref = fresh[taken]
             taken += 1
-            for k in range(size):  # assigning a slice takes 1.5 s longer to compile
-                arena[used + k] = data[start[i] + k]
-            starts[ref], sizes[ref], known[ref] = used, size, hashes[i]
-            keys[slot], refs[slot] = hashes[i], ref
-            used += size
+            first, at = used, start[i]
+            while at < end[i]:
+                stop = _piece_end(data, at, end[i])
+                piece, slot_of = _find_piece(piece_slots, piece_at, arena, data, at, stop)
+                if piece < 0:
+                    piece, to = piece_count, piece_at[piece_count]
+                    for k in range(stop - at):  # assigning a slice takes 1.5 s longer to compile
+                        arena[to + k] = data[at + k]
+                    piece_slots[slot_of] = piece
+                    piece_count += 1
+                    piece_at[piece_count] = to + stop - at
+                pieces[used] = piece
+                used += 1
+                at = stop
+            starts[ref], counts[ref], known[ref], slots[slot] = first, used - first, hashes[i], ref
         out[i] = ref
-    return taken, used
+    return taken, used, piece_count
+
+
+@register_jitable(**SERIES_OPTIONS)
+def _piece_end(data, start, end):
+    """Where the piece that begins at `start` ends: after as many labels as make it PIECE_BYTES long."""
+    i = start
+    while i < end and i - start < PIECE_BYTES:
+        i, _ = _size(data, i + 1, end)
+        if i < 0:
+            return end
+    return i
+
+
+@register_jitable(**SERIES_OPTIONS)
+def _find_piece(piece_slots, piece_at, arena, data, start, end):
+    """(piece or -1, its slot or the free one it would take)."""
+    mask = len(piece_slots) - 1
+    slot = np.int64(hash_bytes(data, start, end) & np.uint64(mask))
+    while piece_slots[slot] >= 0:
+        piece = piece_slots[slot]
+        size = piece_at[piece + 1] - piece_at[piece]
+        if size == end - start and same_bytes(arena, piece_at[piece], data, start, size):
+            return piece, slot
+        slot = (slot + 1) & mask
+    return -1, slot
+
+
+@njit(nogil=True, cache=True, **SERIES_OPTIONS)
+def place_numbers(slots, hashes, numbers):
+    """Puts numbers i32[k] with hashes u64[k] into a table of free slots i32[2^j], j > log2(k)."""
+    mask = np.uint64(len(slots) - 1)
+    for i in range(len(numbers)):
+        slot = hashes[i] & mask
+        while slots[slot] >= 0:
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot] = numbers[i]
 
 
 @njit(nogil=True, cache=True)
@@ -190,7 +268,7 @@ def chain_places(prev, t_ms, last, count, refs, start_ms, end_ms, lengths, out):
     return total
 
 
-@register_jitable
+@register_jitable(**SERIES_OPTIONS)
 def _size(data, i, end):
     """(end of a length-delimited field, its first byte); the end is -1 where it reaches past `end`."""
     size, shift = 0, 0
@@ -239,16 +317,16 @@ def metric_names(data, start, end, which, name_start, name_end):
 
 
 @njit(nogil=True, cache=True, boundscheck=True)
-def number_labels(arena, starts, sizes, refs, slots, symbol_start, symbol_end, pair_row, pair_name, pair_value):
-    """(pairs p, symbols s) of the labels of series refs i32[k]: pair_row, pair_name and pair_value i32[p] number each label.
+def number_labels(arena, sizes, slots, symbol_start, symbol_end, pair_row, pair_name, pair_value):
+    """(pairs p, symbols s) of the labels of k series: pair_row, pair_name and pair_value i32[p] number each label.
 
-    Symbol j is arena[symbol_start[j]:symbol_end[j]]; names and values share one numbering. slots i32[2^k] is scratch filled
-    with -1; every output has room for as many labels (two symbols a label) as the bytes can hold.
+    The label bytes of the series, sizes i64[k], follow one another in the arena. Symbol j is
+    arena[symbol_start[j]:symbol_end[j]]; names and values share one numbering. slots i32[2^k] is scratch filled with -1; every
+    output has room for as many labels (two symbols a label) as the bytes can hold.
     """
-    pairs = symbols = 0
-    for k in range(len(refs)):
-        i = starts[refs[k]]
-        stop = i + sizes[refs[k]]
+    pairs = symbols = i = stop = 0
+    for k in range(len(sizes)):
+        stop += sizes[k]
         while i < stop:
             name, name_stop, value, i = _label(arena, i, stop)
             pair_row[pairs] = k

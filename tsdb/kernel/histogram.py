@@ -47,6 +47,24 @@ def upper_bound(index, schema):
 
 
 @njit(nogil=True, cache=True)
+def spread_runs(run_size, sizes, index, by_bucket, counts, buckets):
+    """counts f64[...] and bucket numbers i32[...] of histograms one after another, from runs of alike ones.
+
+    Run r is run_size[r] histograms with sizes[r] buckets, i64[r] each; index i32[...] are its buckets; by_bucket f64[...] holds the
+    counts of its first bucket in all its histograms, then those of the second and so on.
+    """
+    at = known = 0
+    for r in range(len(run_size)):
+        n, k = run_size[r], sizes[r]
+        for i in range(n):
+            for b in range(k):
+                counts[at + i * k + b] = by_bucket[at + b * n + i]
+                buckets[at + i * k + b] = index[known + b]
+        at += n * k
+        known += k
+
+
+@njit(nogil=True, cache=True)
 def upper_bounds(index, schema):
     """f64[b] upper bounds of exponential buckets index i64[b] of schema i64[b]."""
     out = np.empty(len(index))

@@ -13,55 +13,100 @@ from numba.extending import register_jitable
 WHOLE_LIMIT = 9007199254740992.0
 """2^53: whole floats below it are exact as int64 and have no shorter digits."""
 
-STAMP_BYTES = 24
-"""At most so many bytes take the seconds of any int64 of milliseconds: 16 digits, a sign, a point and 3 digits."""
+STAMP_BYTES = 32
+"""A time with what is before and behind it in its pair takes at most 28: the seconds of any int64 of milliseconds have 16 digits, a
+sign, a point and 3 digits. So many are always copied, for that is one instruction."""
 
 POINT_BYTES = STAMP_BYTES + 32
-"""At most so many bytes take a pair, its comma included: a value has 17 digits and up to 6 zeros, or 21 digits, and a sign."""
+"""At most so many bytes take a pair: a value has 17 digits and up to 6 zeros, or 21 digits, and a sign."""
 
 LEAN: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
 """Compiler options: arrays are not reference-counted, for none is made here, and no wrapper for C is compiled."""
 
-_COMMA, _MINUS, _PLUS, _POINT, _ZERO, _QUOTE, _OPEN, _CLOSE, _E = 44, 45, 43, 46, 48, 34, 91, 93, 101
+HEAD, OPENING, CLOSING, NAMES = range(4)
+"""The first pieces of `write_series`: before the labels of a series, before its pairs and behind them; then one for each label name."""
+
+_COMMA, _MINUS, _PLUS, _POINT, _ZERO, _QUOTE, _OPEN, _CLOSE, _E, _BRACE = 44, 45, 43, 46, 48, 34, 91, 93, 101, 125
 
 
 @njit(nogil=True, cache=True, **LEAN)
-def write_series(texts, text_offsets, offsets, at, t_ms, values, digits, stamps, out):
-    """How many bytes of `out` are written: for each of n series texts[2i], its pairs between commas, then texts[2i+1].
+def write_series(rows, pieces, piece_at, ids, tails, tail_at, offsets, present, values, t_ms, base, digits, stamps, out):
+    """How many bytes of `out` are written: the series rows i64[r] of n between commas, each with its labels, its pairs between commas,
 
-    texts u8[...] with text_offsets i64[2n+1]; series i has the pairs offsets[i]:offsets[i+1], i64[n+1]; pair j is at time
-    t_ms[at[j]] (t_ms i64[k], at i32[m]) with values[j], f64[m]; digits u8[...] is `[a,b,…]` of the values that are not
-    `is_plain`, in order. stamps u8[k, STAMP_BYTES + 1] is scratch. out u8[...]: POINT_BYTES a pair and the texts must fit.
+    its tail and `}`. Piece p is pieces[piece_at[p]:piece_at[p+1]]; ids i32[names, n] are the pieces of label values, -1 = none. tails
+    u8[...] with tail_at i64[n+1]. Series i has the cells offsets[i]:offsets[i+1], i64[n+1], of values f64[m], of which those with
+    present bool[m] are pairs. Cell j is at t_ms[j - base] where base is not negative, else at t_ms[j - offsets[i]]. digits u8[...] is
+    `[a,b,…]` of those pairs' values that are not `is_plain`, in order. stamps u8[len(t_ms), STAMP_BYTES + 1] is scratch. out u8[...]
+    must have room for POINT_BYTES a pair and one more, and for all pieces, commas and tails.
     """
     _write_stamps(t_ms, stamps)
     used, d = 0, 1
-    for i in range(len(offsets) - 1):
-        for k in range(text_offsets[2 * i], text_offsets[2 * i + 1]):
-            out[used] = texts[k]
+    for r in range(len(rows)):
+        i = rows[r]
+        if r > 0:
+            out[used] = _COMMA
             used += 1
-        first = offsets[i]
-        for j in range(first, offsets[i + 1]):
-            if j > first:
-                out[used] = _COMMA
-                used += 1
-            stamp = at[j]
-            out[used] = _OPEN
-            used += 1
-            for k in range(stamps[stamp, STAMP_BYTES]):
-                out[used + k] = stamps[stamp, k]
-            used += stamps[stamp, STAMP_BYTES]
-            out[used], out[used + 1] = _COMMA, _QUOTE
-            used += 2
+        used = _put_labels(out, used, pieces, piece_at, ids, i)
+        pairs, first = 0, base if base >= 0 else offsets[i]
+        for j in range(offsets[i], offsets[i + 1]):
+            if not present[j]:
+                continue
+            if pairs == 0:
+                used = _put(out, used, pieces, piece_at[OPENING], piece_at[OPENING + 1])
+            stamp = stamps[j - first]
+            if pairs == 0:  # no comma before the first: its place has something already
+                before = out[used - 1]
+                _copy_stamp(out[used - 1 : used - 1 + STAMP_BYTES], stamp)
+                out[used - 1] = before
+                used -= 1
+            else:
+                _copy_stamp(out[used : used + STAMP_BYTES], stamp)
+            used += stamp[STAMP_BYTES]
+            pairs += 1
             if is_plain(values[j]):
                 used = _put_plain(out, used, values[j])
             else:
                 used, d = _put_digits(out, used, digits, d)
             out[used], out[used + 1] = _QUOTE, _CLOSE
             used += 2
-        for k in range(text_offsets[2 * i + 1], text_offsets[2 * i + 2]):
-            out[used] = texts[k]
-            used += 1
+        if pairs > 0:
+            used = _put(out, used, pieces, piece_at[CLOSING], piece_at[CLOSING + 1])
+        used = _put(out, used, tails, tail_at[i], tail_at[i + 1])
+        out[used] = _BRACE
+        used += 1
     return used
+
+
+@register_jitable(**LEAN)
+def _put(out, used, texts, start, stop):
+    """Bytes used after texts[start:stop]."""
+    source, target = texts[start:stop], out[used : used + stop - start]
+    for k in range(len(source)):
+        target[k] = source[k]
+    return used + stop - start
+
+
+@register_jitable(**LEAN)
+def _put_labels(out, used, pieces, piece_at, ids, i):
+    used = _put(out, used, pieces, piece_at[HEAD], piece_at[HEAD + 1])
+    labels = 0
+    for name in range(len(ids)):
+        piece = ids[name, i]
+        if piece >= 0:
+            if labels > 0:
+                out[used] = _COMMA
+                used += 1
+            labels += 1
+            used = _put(out, used, pieces, piece_at[NAMES + name], piece_at[NAMES + name + 1])
+            used = _put(out, used, pieces, piece_at[piece], piece_at[piece + 1])
+    out[used] = _BRACE
+    return used + 1
+
+
+@register_jitable(**LEAN)
+def _copy_stamp(target, stamp):
+    for k in range(STAMP_BYTES):
+        target[k] = stamp[k]
 
 
 @register_jitable(**LEAN)
@@ -72,21 +117,23 @@ def is_plain(value):
 
 @register_jitable(**LEAN)
 def _write_stamps(t_ms, stamps):
-    """Each row of stamps gets the seconds of one time, up to three decimals, and its length in the last place."""
+    """Each row of stamps gets `,[seconds,"` of one time, up to three decimals, and its length in the last place."""
     for i in range(len(t_ms)):
         t = t_ms[i]
         row = stamps[i]
-        used = 0
+        row[0], row[1] = _COMMA, _OPEN
+        used = 2
         if t < 0:
-            row[0] = _MINUS
-            used, t = 1, -t
+            row[used] = _MINUS
+            used, t = used + 1, -t
         used = _put_int(row, used, t // 1000)
         rest = t % 1000
         if rest:
             row[used] = _POINT
             row[used + 1], row[used + 2], row[used + 3] = _ZERO + rest // 100, _ZERO + rest // 10 % 10, _ZERO + rest % 10
             used += 4
-        row[STAMP_BYTES] = used
+        row[used], row[used + 1] = _COMMA, _QUOTE
+        row[STAMP_BYTES] = used + 2
 
 
 @register_jitable(**LEAN)

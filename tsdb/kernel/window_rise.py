@@ -136,7 +136,9 @@ def _rises_with_resets(per_second, range_s, own, lows, highs, terms, lost, scrat
             for i in range(scan, highs[j]):
                 delta[j] += lost[i]
     for j in range(len(lows)):
-        out[j] = _rise(per_second, range_s, delta[j], own[min(lows[j], len(own) - 1)], terms[0, j], terms[1, j], terms[2, j], terms[3, j])
+        out[j] = _rise(
+            per_second, range_s, delta[j], own[min(lows[j], len(own) - 1)], terms[0, j], terms[1, j], terms[2, j], terms[3, j]
+        )
 
 
 @register_jitable(error_model="numpy")

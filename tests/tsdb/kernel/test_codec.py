@@ -123,7 +123,7 @@ def test_a_rare_event_takes_a_fraction_of_a_bit() -> None:
     st.integers(0, 40),
     st.integers(0, 40),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_integers_come_back(columns: list[list[int]], low: int, high: int) -> None:
     assert decode(encode(columns), low, max(low, high)) == [column[low : max(low, high)] for column in columns]
 

@@ -73,7 +73,7 @@ def _is_stale(value: float) -> bool:
 
 
 @given(SAMPLES, st.integers(-100, 100))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_windows_say_what_is_in_them(series: list[list[tuple[int, float]]], start_ms: int) -> None:
     offsets, t_ms, values = columns_of(series, start_ms)
     out_offsets, out_t, out_values, out = windows(offsets, t_ms, values, 20, None)
@@ -94,7 +94,7 @@ def test_windows_say_what_is_in_them(series: list[list[tuple[int, float]]], star
 
 
 @given(SAMPLES, st.integers(-100, 100))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_longer_windows_of_windows_are_those_of_the_samples(series: list[list[tuple[int, float]]], start_ms: int) -> None:
     offsets, t_ms, values = columns_of(series, start_ms)
     short = windows(offsets, t_ms, values, 20, None)

@@ -15,7 +15,7 @@ from tsdb.kernel import histogram as kernel
 many = st.lists(st.one_of(exponential(thresholds=(0.0, 0.3)), custom()), min_size=2, max_size=4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(many, st.data())
 def test_sums_are_those_of_plain_python(literals: list[HistogramLiteral], data: st.DataObject) -> None:
     side = to_histograms(literals).positive
@@ -32,7 +32,16 @@ def test_sums_are_those_of_plain_python(literals: list[HistogramLiteral], data: 
     assert np.array_equal(kernel.decreases(*args), kernel.decreases.py_func(*args))
 
 
-@settings(max_examples=50, deadline=None)
+def test_runs_are_spread_to_histograms() -> None:
+    run_size, sizes, index = np.array([2, 1, 3]), np.array([2, 0, 1]), np.array([4, 7, -1], np.int32)
+    for kernel_of in (kernel.spread_runs, kernel.spread_runs.py_func):
+        counts, buckets = np.empty(7), np.empty(7, np.int32)
+        kernel_of(run_size, sizes, index, np.array([1.0, 2.0, 10.0, 20.0, 5.0, 6.0, 7.0]), counts, buckets)
+        assert counts.tolist() == [1, 10, 2, 20, 5, 6, 7]
+        assert buckets.tolist() == [4, 7, 4, 7, -1, -1, -1]
+
+
+@settings(max_examples=50)
 @given(many, st.floats(-0.1, 1.1), st.floats(-50, 50), st.floats(-50, 50))
 def test_estimates_are_those_of_plain_python(literals: list[HistogramLiteral], q: float, a: float, b: float) -> None:
     flat = columns(to_histograms(literals))

@@ -1,6 +1,8 @@
 """JSON text of samples, against Python's own digits laid out by Go's rules."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,20 +11,40 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tsdb.kernel.text import POINT_BYTES, STAMP_BYTES, is_plain, write_series
+from tsdb.kernel.text import NAMES, POINT_BYTES, STAMP_BYTES, is_plain, write_series
+
+
+def text(kernel: Callable[..., int], labels: list[dict[str, str]], t_ms: list[int], values: npt.NDArray[np.float64], **more: Any) -> str:
+    """The text of series that share the values equally; `t_ms` are the times of each of them, or with `base` of each value."""
+    names = sorted({name for row in labels for name in row})
+    known = sorted({value for row in labels for value in row.values()})
+    pieces = [b"{", b"[", b"]", *(name.encode() + b":" for name in names), *(value.encode() for value in known)]
+    ids = [[NAMES + len(names) + known.index(row[name]) if name in row else -1 for row in labels] for name in names]
+    tails = [b""] * len(labels) if "tails" not in more else more["tails"]
+    present = more.get("present", np.ones(len(values), bool))
+    rows = np.array(more.get("rows", range(len(labels))), np.int64)
+    offsets = np.linspace(0, len(values), len(labels) + 1).astype(np.int64)
+    told = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in rows])
+    digits = [float(v) for v in values[told][present[told]] if not is_plain(v)]
+    out = np.full(1000 + POINT_BYTES * len(values), 0xEE, np.uint8)
+    used = kernel(
+        rows, np.frombuffer(bytearray(b"".join(pieces)), np.uint8), ends(pieces), np.array(ids, np.int32).reshape(len(names), len(labels)),
+        np.frombuffer(bytearray(b"".join(tails)), np.uint8), ends(tails), offsets, present, values, np.array(t_ms, np.int64),
+        more.get("base", -1), np.frombuffer(bytearray(orjson.dumps(digits)), np.uint8),
+        np.empty((len(t_ms), STAMP_BYTES + 1), np.uint8), out,
+    )  # fmt: skip
+    return out[:used].tobytes().decode()
+
+
+def ends(texts: list[bytes]) -> npt.NDArray[np.int64]:
+    return np.cumsum([0, *map(len, texts)]).astype(np.int64)
 
 
 def pairs(t_ms: list[int], values: npt.NDArray[np.float64]) -> str:
     """`[[t,"v"],…]` of one series."""
-    texts = np.frombuffer(b"[]", np.uint8)
-    digits = values[[not is_plain(v) for v in values]]
-    out = np.full(len(texts) + POINT_BYTES * len(values), 0xEE, np.uint8)
-    used = write_series(
-        texts, np.array([0, 1, 2]), np.array([0, len(values)]), np.arange(len(values), dtype=np.int32), np.array(t_ms, np.int64),
-        values, np.frombuffer(orjson.dumps(digits, option=orjson.OPT_SERIALIZE_NUMPY), np.uint8),
-        np.empty((len(values), STAMP_BYTES + 1), np.uint8), out,
-    )  # fmt: skip
-    return out[:used].tobytes().decode()
+    whole = text(write_series, [{}], t_ms, values)
+    assert whole.startswith("{}") and whole.endswith("}")
+    return whole[2:-1] or "[]"
 
 
 def go(value: float) -> str:
@@ -88,15 +110,25 @@ def test_times(t_ms: int, text: str) -> None:
     assert pairs([t_ms], np.array([1.0])) == f'[[{text},"1"]]'
 
 
-def test_compiled_equals_python() -> None:
-    values = np.array([1.0, 0.5, 1e-7, 1e17, math.nan, -3.0])
-    texts, t_ms = np.frombuffer(b"<>{}", np.uint8), np.array([5, 61_000])
-    offsets, at = np.array([0, 2, 6]), np.array([0, 1, 0, 1, 0, 1], np.int32)
-    digits = np.frombuffer(orjson.dumps([0.5, 1e-7, 1e17]), np.uint8)
-    found = []
-    for kernel in (write_series, write_series.py_func):
-        out = np.zeros(500, np.uint8)
-        used = kernel(texts, np.arange(5), offsets, at, t_ms, values, digits, np.empty((2, STAMP_BYTES + 1), np.uint8), out)
-        found.append(out[:used].tobytes())
-    assert found[0] == found[1]
-    assert found[0].startswith(b'<[0.005,"1"],[61,"0.5"]>{[0.005,"1e-07"],')
+LABELS = [{"a": "x", "b": "y"}, {"b": "x"}, {}, {"a": "y"}]
+VALUES = np.array([1.0, 0.5, 1e-7, 1e17, math.nan, -3.0, 0.25, 2.0])
+ABSENT = np.array([True, True, False, True, False, False, True, False])
+
+
+@pytest.mark.parametrize("kernel", [write_series, write_series.py_func])
+def test_series_with_labels_pairs_and_tails(kernel: Callable[..., int]) -> None:
+    assert text(kernel, LABELS, [5, 61_000], VALUES) == (
+        '{a:x,b:y}[[0.005,"1"],[61,"0.5"]]},{b:x}[[0.005,"0.0000001"],[61,"100000000000000000"]]},'
+        '{}[[0.005,"NaN"],[61,"-3"]]},{a:y}[[0.005,"0.25"],[61,"2"]]}'
+    ).replace("0.0000001", "1e-07")
+    tails = [b"", b"", b"T", b"U"]
+    assert text(kernel, LABELS, [5, 61_000], VALUES, present=ABSENT, tails=tails) == (
+        '{a:x,b:y}[[0.005,"1"],[61,"0.5"]]},{b:x}[[61,"100000000000000000"]]},{}T},{a:y}[[0.005,"0.25"]]U}'
+    )
+
+
+@pytest.mark.parametrize("kernel", [write_series, write_series.py_func])
+def test_some_series_with_times_of_their_own(kernel: Callable[..., int]) -> None:
+    times = [1000 * i for i in range(4, 8)]
+    got = text(kernel, LABELS, times, VALUES, rows=[2, 3], base=4)
+    assert got == '{}[[4,"NaN"],[5,"-3"]]},{a:y}[[6,"0.25"],[7,"2"]]}'

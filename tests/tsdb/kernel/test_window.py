@@ -21,7 +21,7 @@ def latest(data: tuple, ends: np.ndarray, lookback_ms: int):
     return index, out, present
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=series(st.sampled_from([1.0, 2.0, STALE, math.nan])), lookback_ms=ranges, step_ms=steps)
 def test_latest_sample(data: tuple, lookback_ms: int, step_ms: int) -> None:
     ends = np.arange(0, 400, step_ms)
@@ -41,7 +41,7 @@ def test_the_lookback_is_open_at_its_start() -> None:
     assert latest(data, np.array([99, 100, 149, 150]), 50)[2].tolist() == [[False, True, True, False]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=series(), range_ms=ranges, step_ms=steps, anchor_ms=st.integers(0, 50))
 def test_bounds(data: tuple, range_ms: int, step_ms: int, anchor_ms: int) -> None:
     ends = np.arange(0, 400, step_ms)
@@ -54,7 +54,7 @@ def test_bounds(data: tuple, range_ms: int, step_ms: int, anchor_ms: int) -> Non
         assert t_ms[lo[s, j] : hi[s, j]].tolist() == before[-1:] + t.tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=series(st.floats(-100, 100)), lookback_ms=ranges, step_ms=steps)
 def test_smoothed_samples(data: tuple, lookback_ms: int, step_ms: int) -> None:
     ends = np.arange(0, 400, step_ms)

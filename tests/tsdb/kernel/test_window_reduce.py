@@ -54,7 +54,7 @@ EXACT = {
 
 
 @pytest.mark.parametrize("code", EXACT)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=series(), range_ms=ranges, step_ms=steps)
 def test_sliding_state_gives_what_each_window_gives_alone(code: int, data: tuple, range_ms: int, step_ms: int) -> None:
     ends = np.arange(0, 400, step_ms)
@@ -70,7 +70,7 @@ CODES = range(17)
 
 
 @pytest.mark.parametrize("code", CODES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=series(), range_ms=ranges, step_ms=steps)
 def test_compiled_equals_interpreted(code: int, data: tuple, range_ms: int, step_ms: int) -> None:
     ends = np.arange(0, 400, step_ms)
@@ -81,7 +81,7 @@ def test_compiled_equals_interpreted(code: int, data: tuple, range_ms: int, step
     np.testing.assert_array_equal(out[present], slow[present])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=series(st.floats(-1e3, 1e3)), range_ms=ranges, step_ms=steps)
 def test_sums_are_exact(data: tuple, range_ms: int, step_ms: int) -> None:
     ends = np.arange(0, 400, step_ms)
@@ -95,7 +95,7 @@ def test_sums_are_exact(data: tuple, range_ms: int, step_ms: int) -> None:
             assert variances[s, j] == pytest.approx(np.var(v), rel=1e-9, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=series(st.integers(-(10**12), 10**12).map(float)), range_ms=ranges, step_ms=steps)
 def test_running_totals_of_whole_numbers_do_not_round(data: tuple, range_ms: int, step_ms: int) -> None:
     ends = np.arange(0, 400, step_ms)

@@ -42,7 +42,7 @@ def extrapolated(t: np.ndarray, v: np.ndarray, end: int, range_ms: int, *, is_co
 
 
 @pytest.mark.parametrize("kind", [(True, False), (False, False)], ids=["increase", "delta"])
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=series(), range_ms=ranges, step_ms=steps)
 def test_extrapolation(kind: tuple[bool, bool], data: tuple, range_ms: int, step_ms: int) -> None:
     ends = np.arange(0, 400, step_ms)
@@ -54,7 +54,7 @@ def test_extrapolation(kind: tuple[bool, bool], data: tuple, range_ms: int, step
                 assert same(out[s, j], extrapolated(t, v, ends[j], range_ms, is_counter=kind[0])), (t, v)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=series(st.floats(0, 100)), range_ms=ranges, step_ms=steps)
 def test_unknown_start_timestamps_change_nothing(data: tuple, range_ms: int, step_ms: int) -> None:
     ends = np.arange(0, 400, step_ms)
