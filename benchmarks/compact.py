@@ -43,7 +43,8 @@ LEVELS = {2: "2 h", 12: "12 h", 24: "24 h", 168: "7 d", 672: "28 d"}
 class Shapes:
     """Recorded value sequences f64[n, k] at 15 s; `rise` f64[n] is what a counter gains in each, 0 of a gauge; whole numbers.
 
-    One after another: in round r series i takes the sequence of another of its kind (counter or gauge, decimals), so that nothing comes twice in a page.
+    One after another: in round r series i takes the sequence of another of its kind (counter or gauge, decimals), so that nothing
+    comes twice in a page.
     """
 
     series: SeriesTable
@@ -73,7 +74,7 @@ class Shapes:
 
 @dataclass(slots=True)
 class Costs:
-    """Raw samples worked on, and the CPU seconds that took, by kind of work."""
+    """Samples worked on (windows of 13 numbers, where windows are), and the CPU seconds that took, by kind of work."""
 
     samples: dict[str, int] = field(default_factory=dict)
     cpu_s: dict[str, float] = field(default_factory=dict)
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--apart", action="store_true")
     arguments = parser.parse_args()
     labels, offsets, t_ms, values = load(arguments.data)
+    _warm()
     with tempfile.TemporaryDirectory() as name:
         _recorded(Path(name), labels, offsets, t_ms, values)
         rounds = arguments.days * DAY_MS // STEP_MS // 4000 + 2
@@ -137,6 +139,7 @@ def _repeated(folder: Path, shapes: Shapes, *, days: int, victoria_days: float) 
 
 def _work_alone(folder: Path, days: int, peer: float) -> None:
     """Compaction and downsampling in a process of their own, whose peak memory is theirs."""
+    _warm()
     bucket, costs = FolderBucket(folder), Costs()
     for hours, text in list(LEVELS.items())[1:]:
         if hours <= 24 * days:
@@ -148,6 +151,21 @@ def _work_alone(folder: Path, days: int, peer: float) -> None:
     costs.tell()
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(f"  peak memory of the process: {merged_mib} MiB after compaction, {peak_mib} MiB after downsampling")
+
+
+def _warm() -> None:
+    """Loads all kernels, by a merge of two small blocks and their downsampling, so that none of it is measured."""
+    labels = [Labels.of({"__name__": "warm", "i": str(i)}) for i in range(20)]
+    table = SeriesTable.of(labels)
+    table = table.take(table.order())
+    with tempfile.TemporaryDirectory() as name:
+        bucket = FolderBucket(Path(name))
+        for start_ms in (START_MS, START_MS + HOUR_MS):
+            t_ms = np.tile(np.arange(start_ms, start_ms + HOUR_MS, STEP_MS), len(labels))
+            batch = SeriesBatch(table, np.arange(len(labels) + 1) * (HOUR_MS // STEP_MS), t_ms, np.sqrt(np.arange(len(t_ms)) // 7))
+            write_block(bucket, [batch], ulid=_ulid(start_ms), min_ms=start_ms, max_ms=start_ms + HOUR_MS)
+        compact.run(compact.Job(compact.Kind.MERGE, tuple(list_blocks(bucket))), bucket, ulid=_ulid(0))
+        _downsample_all(bucket, Costs(), least_ms=1, now_ms=START_MS + DAY_MS)
 
 
 def _compact(bucket: FolderBucket, hours: int, text: str, costs: Costs) -> None:
@@ -171,7 +189,7 @@ def _downsample_all(bucket: FolderBucket, costs: Costs, *, least_ms: int | None,
         for job in jobs:
             began_s = time.process_time()
             run_downsample(job, bucket, ulid=_ulid(job.min_ms))
-            kind = f"downsample to {'5 m' if job.to_ms < HOUR_MS else '1 h'}"
+            kind = "downsample to 5 m" if job.to_ms < HOUR_MS else "5 m windows to 1 h"
             costs.add(kind, job.sources[0].samples, time.process_time() - began_s)
         jobs = plan_downsample(list_blocks(bucket), now_ms=now_ms, final_range_ms=least_ms)
 

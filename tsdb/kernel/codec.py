@@ -26,8 +26,8 @@ from tsdb.kernel.entropy import (
     symbol_of,
 )
 
-MAX_EXPONENT = 15
-"""10^15 is exact, and a value with more decimals than that has no 53-bit integer worth having."""
+MAX_EXPONENT = 22
+"""10^22 is the last that is exact. Squares of nanoseconds have 18 decimals."""
 EXACT = float(1 << 53)
 BITS = -1
 """The scale of a column that holds the bits of floats, or plain integers."""

@@ -6,7 +6,8 @@ the other columns are about its samples without stale markers:
 
     count         how many they are; 0 in a window of stale markers only, where the rest but last_ms says nothing
     sum           of their values
-    squares       sum of their squared distances from the first: whole numbers stay whole; NaN where the sum is not finite
+    squares       sum of their squared distances from the first: whole numbers stay whole, others have 11 digits; NaN where the sum
+                  is not finite
     min, max      NaN where all are NaN
     first         the value of the oldest one
     correction    sum of the values before each counter reset: the increase is last - first + correction
