@@ -9,6 +9,7 @@ from promql.syntax.ast import Aggregate, Matching
 from tsdb.model.labels import METRIC_NAME
 from tsdb.model.series import SeriesTable, concat_tables
 
+
 def grouped_labels(node: Aggregate, series: SeriesTable) -> SeriesTable:
     """The labels that the groups of an aggregation carry: those of `by`, or all but those of `without` and the name."""
     return series.drop((METRIC_NAME, *node.grouping)) if node.without else series.keep(node.grouping)

@@ -40,9 +40,7 @@ def latest_starts(batch: SeriesBatch, ends_ms: I64, lookback_ms: int, steps: Ste
     return non_empty(Matrix(matrix.series, steps, starts_ms[rows] / 1000.0, matrix.present))
 
 
-def _latest(
-    batch: SeriesBatch, ends_ms: I64, lookback_ms: int, steps: Steps, *, tell_rows: bool = True
-) -> tuple[I64, Matrix]:
+def _latest(batch: SeriesBatch, ends_ms: I64, lookback_ms: int, steps: Steps, *, tell_rows: bool = True) -> tuple[I64, Matrix]:
     """(row i64[n, k] of each sample, 0 where absent, if they are to be told; the values)."""
     n, k = len(batch), len(ends_ms)
     rows, values, present = np.empty((n if tell_rows else 0, k), np.int64), np.empty((n, k)), np.empty((n, k), bool)

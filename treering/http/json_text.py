@@ -220,7 +220,7 @@ def _run(points: _Points, texts: _Texts, rows: I64, cells: slice, pairs: int) ->
         t_ms, base, np.frombuffer(bytearray(orjson.dumps(digits, option=orjson.OPT_SERIALIZE_NUMPY)), np.uint8),
         np.empty((len(t_ms), STAMP_BYTES + 1), np.uint8), out,
     )  # fmt: skip
-    return memoryview(out[:used])
+    return out[:used].data
 
 
 def _native_texts(points: _Points, many: bool) -> list[bytes]:

@@ -55,9 +55,9 @@ def counter_windows(counter, per_second, range_s, offsets, t_ms, values, started
 def _terms(per_second, range_s, t_ms, start, lows, highs, ends_ms, range_ms, firsts, lasts, terms):
     """What the windows of one series take from its times. Windows of less than two samples get those of none.
 
-    firsts, lasts u64[k]: the rows of a window's first and last sample, counted from `start`; unsigned, for only so do loops over them
-    vectorise. terms f64[4, k]: the sampled seconds, those to the window's start and to its end, and the factor that follows, unless
-    the counter has its zero point nearer than the start.
+    firsts, lasts u64[k]: the rows of a window's first and last sample, counted from `start`; unsigned, for only so do loops over
+    them vectorise. terms f64[4, k]: the sampled seconds, those to the window's start and to its end, and the factor that follows,
+    unless the counter has its zero point nearer than the start.
     """
     for j in range(len(ends_ms)):
         count = highs[j] - lows[j]
@@ -136,7 +136,9 @@ def _rises_with_resets(per_second, range_s, own, lows, highs, terms, lost, scrat
             for i in range(scan, highs[j]):
                 delta[j] += lost[i]
     for j in range(len(lows)):
-        out[j] = _rise(per_second, range_s, delta[j], own[min(lows[j], len(own) - 1)], terms[0, j], terms[1, j], terms[2, j], terms[3, j])
+        out[j] = _rise(
+            per_second, range_s, delta[j], own[min(lows[j], len(own) - 1)], terms[0, j], terms[1, j], terms[2, j], terms[3, j]
+        )
 
 
 @register_jitable(error_model="numpy")

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from tsdb.kernel.text import NAMES, POINT_BYTES, STAMP_BYTES, is_plain, write_series
 
 
-def text(kernel: Callable[..., int], labels: list[dict[str, str]], t_ms: list[int], values: npt.NDArray[np.float64], **more: Any) -> str:
+def text(
+    kernel: Callable[..., int], labels: list[dict[str, str]], t_ms: list[int], values: npt.NDArray[np.float64], **more: Any
+) -> str:
     """The text of series that share the values equally; `t_ms` are the times of each of them, or with `base` of each value."""
     names = sorted({name for row in labels for name in row})
     known = sorted({value for row in labels for value in row.values()})
@@ -28,7 +30,8 @@ def text(kernel: Callable[..., int], labels: list[dict[str, str]], t_ms: list[in
     digits = [float(v) for v in values[told][present[told]] if not is_plain(v)]
     out = np.full(1000 + POINT_BYTES * len(values), 0xEE, np.uint8)
     used = kernel(
-        rows, np.frombuffer(bytearray(b"".join(pieces)), np.uint8), ends(pieces), np.array(ids, np.int32).reshape(len(names), len(labels)),
+        rows, np.frombuffer(bytearray(b"".join(pieces)), np.uint8), ends(pieces),
+        np.array(ids, np.int32).reshape(len(names), len(labels)),
         np.frombuffer(bytearray(b"".join(tails)), np.uint8), ends(tails), offsets, present, values, np.array(t_ms, np.int64),
         more.get("base", -1), np.frombuffer(bytearray(orjson.dumps(digits)), np.uint8),
         np.empty((len(t_ms), STAMP_BYTES + 1), np.uint8), out,
