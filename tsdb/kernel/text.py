@@ -24,20 +24,20 @@ LEAN: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
 """Compiler options: arrays are not reference-counted, for none is made here, and no wrapper for C is compiled."""
 
 HEAD, OPENING, CLOSING, NAMES = range(4)
-"""The first pieces of `write_series`: before the labels of a series, before its pairs and behind them; then one for each label name."""
+"""The first pieces of `write_series`: before the labels of a series, before its pairs and behind them; then the label names."""
 
 _COMMA, _MINUS, _PLUS, _POINT, _ZERO, _QUOTE, _OPEN, _CLOSE, _E, _BRACE = 44, 45, 43, 46, 48, 34, 91, 93, 101, 125
 
 
 @njit(nogil=True, cache=True, **LEAN)
 def write_series(rows, pieces, piece_at, ids, tails, tail_at, offsets, present, values, t_ms, base, digits, stamps, out):
-    """How many bytes of `out` are written: the series rows i64[r] of n between commas, each with its labels, its pairs between commas,
+    """How many bytes of `out` are written: the series rows i64[r] of n between commas, each labels, pairs, tail and `}`.
 
-    its tail and `}`. Piece p is pieces[piece_at[p]:piece_at[p+1]]; ids i32[names, n] are the pieces of label values, -1 = none. tails
-    u8[...] with tail_at i64[n+1]. Series i has the cells offsets[i]:offsets[i+1], i64[n+1], of values f64[m], of which those with
-    present bool[m] are pairs. Cell j is at t_ms[j - base] where base is not negative, else at t_ms[j - offsets[i]]. digits u8[...] is
-    `[a,b,…]` of those pairs' values that are not `is_plain`, in order. stamps u8[len(t_ms), STAMP_BYTES + 1] is scratch. out u8[...]
-    must have room for POINT_BYTES a pair and one more, and for all pieces, commas and tails.
+    Piece p is pieces[piece_at[p]:piece_at[p+1]]; ids i32[names, n] are the pieces of label values, -1 = none. tails u8[...] with
+    tail_at i64[n+1]. Series i has the cells offsets[i]:offsets[i+1], i64[n+1], of values f64[m], of which those with present
+    bool[m] are pairs. Cell j is at t_ms[j - base] where base is not negative, else at t_ms[j - offsets[i]]. digits u8[...] is
+    `[a,b,…]` of those pairs' values that are not `is_plain`, in order. stamps u8[len(t_ms), STAMP_BYTES + 1] is scratch. out
+    u8[...] must have room for POINT_BYTES a pair and one more, and for all pieces, commas and tails.
     """
     _write_stamps(t_ms, stamps)
     used, d = 0, 1

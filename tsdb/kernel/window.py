@@ -16,8 +16,8 @@ STALE_BITS = np.uint64(0x7FF0000000000002)
 def latest_samples(offsets, t_ms, values, bits, ends_ms, lookback_ms, index, out, present):
     """The newest sample in (end - lookback_ms, end] of each step: its row (index i64[n, k], -1 = none), value and presence.
 
-    A stale marker makes the series absent. `bits` u64[m] are the bits of `values`. Rows are told only where index has room for them:
-    it may be i64[0, k].
+    A stale marker makes the series absent. `bits` u64[m] are the bits of `values`. Rows are told only where index has room for
+    them: it may be i64[0, k].
     """
     newest = np.empty(len(ends_ms), np.int64)  # the row that each step sees, counted from the start of the series; -1 = none
     known, size = np.int64(0), np.int64(-1)

@@ -1,8 +1,8 @@
 """Sums, means, variances and regressions of the sliding windows of one series, in PromQL's order of summation, bit for bit.
 
-Each sum is a chain of additions in which every one waits for the one before, so all windows of a series are added up side by side:
-the i-th sample of each, then the next. Shared arguments: own f64[m] the samples; lows, highs i64[k] the rows of each window, longest
-the most that any has; scratch f64[7, k]; out f64[k], of which windows without a sample say nothing.
+Each sum is a chain of additions in which every one waits for the one before, so all windows of a series are added up side by
+side: the i-th sample of each, then the next. Shared arguments: own f64[m] the samples; lows, highs i64[k] the rows of each window,
+longest the most that any has; scratch f64[7, k]; out f64[k], of which windows without a sample say nothing.
 """
 
 import numpy as np
@@ -50,8 +50,8 @@ def means(own, lows, highs, longest, scratch, out):
 
 
 @register_jitable(error_model="numpy")
-def variances(own, lows, highs, longest, scratch, out):
-    """STDVAR, by Welford's method with compensated sums."""
+def variances(root, own, lows, highs, longest, scratch, out):
+    """STDVAR or its `root`, by Welford's method with compensated sums."""
     x, mean, mean_rest, squares, squares_rest = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
     if len(lows) >= FEWEST:
         scratch[1:5] = 0.0
@@ -65,12 +65,18 @@ def variances(own, lows, highs, longest, scratch, out):
     for j in range(len(lows)):
         if highs[j] > lows[j] and (len(lows) < FEWEST or not np.isfinite(out[j])):
             out[j] = _variance(own, lows[j], highs[j])
+        if root:
+            out[j] = np.sqrt(out[j])
 
 
 @register_jitable(error_model="numpy")
-def time_sums(own_ms, lows, highs, origins_ms, x_sums, xx_sums):
-    """The sums over each window of the seconds from its origin and of their squares: of series with the same times the same."""
+def time_sums(predict, own_ms, lows, highs, at_ms, origins_ms, x_sums, xx_sums):
+    """The sums over each window of the seconds from its origin and of their squares: of series with the same times the same.
+
+    The origins_ms i64[k] that are set are at_ms to `predict`, else the first samples' times.
+    """
     for j in range(len(lows)):
+        origins_ms[j] = at_ms[j] if predict or highs[j] == lows[j] else own_ms[lows[j]]
         x_sum = x_rest = xx_sum = xx_rest = 0.0
         for i in range(lows[j], highs[j]):
             x = (own_ms[i] - origins_ms[j]) / 1000.0

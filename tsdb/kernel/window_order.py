@@ -20,9 +20,9 @@ def has_nan(own):
 
 @register_jitable(error_model="numpy")
 def stretch_places(lows, highs, room, left, right):
-    """The two stretches that cover each window, u64[k] places in `extremes`' levels of `room` f64: the longest power of two that
+    """How many levels `extremes` needs; left and right u64[k] get the places in them, of `room` f64 each, that cover each window:
 
-    fits, from its first row on and up to its last. How many levels there must be.
+    the longest stretch of a power of two that fits, from its first row on and up to its last.
     """
     levels = 1
     for j in range(len(lows)):
@@ -153,7 +153,7 @@ def _replace(window, old, new):
 
 @register_jitable(error_model="numpy")
 def _count_less(window, value):
-    """How many are less. Counting all vectorises, and is as fast as a search whose every branch is a guess in windows of hundreds."""
+    """How many are less. Counting all vectorises; a search, whose every branch is a guess, is no faster in windows of hundreds."""
     if len(window) > 512:
         return _place(value, window, len(window))
     count = 0

@@ -1,6 +1,7 @@
 """Reductions of sliding windows to one number, in PromQL's summation order, bit for bit. For the arguments see `window`.
 
-Here is what chooses among them and what follows from running totals or the last samples; the rest is in `window_moment`, `window_order`.
+Here is what chooses among them, and what follows from running totals or the last samples; the rest is in `window_moment` and
+`window_order`.
 """
 
 import numpy as np
@@ -16,8 +17,8 @@ SUM, AVG, STDVAR, STDDEV, CHANGES, RESETS, IRATE, IDELTA, DERIV, PREDICT_LINEAR,
 """Codes of `reduce_windows`, with those of `window_order`."""
 
 __all__ = [
-    "AVG", "CHANGES", "DERIV", "IDELTA", "IRATE", "MAD", "MAX", "MIN", "PREDICT_LINEAR", "QUANTILE", "RESETS", "SMOOTHING", "STDDEV",
-    "STDVAR", "SUM", "TS_OF_MAX", "TS_OF_MIN", "reduce_windows",
+    "AVG", "CHANGES", "DERIV", "IDELTA", "IRATE", "MAD", "MAX", "MIN", "PREDICT_LINEAR", "QUANTILE", "RESETS", "SMOOTHING",
+    "STDDEV", "STDVAR", "SUM", "TS_OF_MAX", "TS_OF_MIN", "reduce_windows",
 ]  # fmt: skip
 
 EXACT_LIMIT = 9007199254740992.0
@@ -47,19 +48,13 @@ def reduce_windows(
         start, stop = offsets[s], offsets[s + 1]
         own, own_ms, row = values[start:stop], t_ms[start:stop], out[s]
         if stop - start != size or not same_times(t_ms, start, known, size):
-            sweep(t_ms, start, stop, ends_ms, range_ms, lows, highs)
-            longest = 0
-            for j in range(k):
-                begins[j] = first_row(t_ms, start, start + lows[j], ends_ms[j] - range_ms, anchor_ms) - start
-                longest = max(longest, highs[j] - lows[j])
+            longest = _bounds(t_ms, start, stop, ends_ms, range_ms, anchor_ms, lows, highs, begins)
             if code in (MIN, MAX):
                 levels = order.stretch_places(lows, highs, room, left, right)
                 if len(table) < levels * room:
                     table = np.empty(levels * room)
             elif code in (DERIV, PREDICT_LINEAR):
-                for j in range(k):
-                    origins_ms[j] = at_ms[j] if code == PREDICT_LINEAR or stop == start else own_ms[min(lows[j], stop - start - 1)]
-                moment.time_sums(own_ms, lows, highs, origins_ms, x_sums, xx_sums)
+                moment.time_sums(code == PREDICT_LINEAR, own_ms, lows, highs, at_ms, origins_ms, x_sums, xx_sums)
         known, size = start, stop - start
         for j in range(k):
             present[s, j] = highs[j] - lows[j] >= smallest
@@ -81,10 +76,7 @@ def reduce_windows(
         elif code == AVG:
             moment.means(own, lows, highs, longest, scratch, row)
         elif code <= STDDEV:
-            moment.variances(own, lows, highs, longest, scratch, row)
-            if code == STDDEV:
-                for j in range(k):
-                    row[j] = np.sqrt(row[j])
+            moment.variances(code == STDDEV, own, lows, highs, longest, scratch, row)
         elif code in (IRATE, IDELTA):
             _last_windows(code, own, own_ms, started_ms[start:stop], highs, present[s], row)
         elif code in (DERIV, PREDICT_LINEAR):
@@ -98,8 +90,19 @@ def reduce_windows(
 
 
 @register_jitable(error_model="numpy")
+def _bounds(t_ms, start, stop, ends_ms, range_ms, anchor_ms, lows, highs, begins):
+    """The most samples that a window of one series has; lows, highs and begins i64[k] are set, the last to the anchored lows."""
+    sweep(t_ms, start, stop, ends_ms, range_ms, lows, highs)
+    longest = 0
+    for j in range(len(lows)):
+        begins[j] = first_row(t_ms, start, start + lows[j], ends_ms[j] - range_ms, anchor_ms) - start
+        longest = max(longest, highs[j] - lows[j])
+    return longest
+
+
+@register_jitable(error_model="numpy")
 def _whole_totals(own, totals):
-    """Whether totals[:m + 1] i64 was filled with running totals: only of whole numbers that add up without rounding in any order."""
+    """Whether totals[:m + 1] i64 are now running totals: only of whole numbers that add up without rounding in any order."""
     bound, odd = EXACT_LIMIT / len(own), 0
     for i in range(len(own)):
         odd += (own[i] != np.floor(own[i])) | (not (abs(own[i]) < bound))

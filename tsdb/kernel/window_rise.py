@@ -55,9 +55,9 @@ def counter_windows(counter, per_second, range_s, offsets, t_ms, values, started
 def _terms(per_second, range_s, t_ms, start, lows, highs, ends_ms, range_ms, firsts, lasts, terms):
     """What the windows of one series take from its times. Windows of less than two samples get those of none.
 
-    firsts, lasts u64[k]: the rows of a window's first and last sample, counted from `start`; unsigned, for only so do loops over them
-    vectorise. terms f64[4, k]: the sampled seconds, those to the window's start and to its end, and the factor that follows, unless
-    the counter has its zero point nearer than the start.
+    firsts, lasts u64[k]: the rows of a window's first and last sample, counted from `start`; unsigned, for only so do loops over
+    them vectorise. terms f64[4, k]: the sampled seconds, those to the window's start and to its end, and the factor that follows,
+    unless the counter has its zero point nearer than the start.
     """
     for j in range(len(ends_ms)):
         count = highs[j] - lows[j]

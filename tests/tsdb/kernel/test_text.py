@@ -30,7 +30,8 @@ def text(
     digits = [float(v) for v in values[told][present[told]] if not is_plain(v)]
     out = np.full(1000 + POINT_BYTES * len(values), 0xEE, np.uint8)
     used = kernel(
-        rows, np.frombuffer(bytearray(b"".join(pieces)), np.uint8), ends(pieces), np.array(ids, np.int32).reshape(len(names), len(labels)),
+        rows, np.frombuffer(bytearray(b"".join(pieces)), np.uint8), ends(pieces),
+        np.array(ids, np.int32).reshape(len(names), len(labels)),
         np.frombuffer(bytearray(b"".join(tails)), np.uint8), ends(tails), offsets, present, values, np.array(t_ms, np.int64),
         more.get("base", -1), np.frombuffer(bytearray(orjson.dumps(digits)), np.uint8),
         np.empty((len(t_ms), STAMP_BYTES + 1), np.uint8), out,
