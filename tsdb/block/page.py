@@ -94,10 +94,10 @@ class Series:
 class Page:
     """An opened page: its times are decoded, its other columns are not.
 
-    times i64[...] of the distinct time columns, column j at time_at[j]:time_at[j+1], all from min_ms to max_ms. Of n series time_ref
-    i64[n] tells which one each uses, counts i64[n] how many samples it has. lengths i64[c] and descriptors i64[11, c] of all columns;
-    the stream of column j is streams[stream_at[j]:stream_at[j+1]], with MARGIN bytes behind the last; classes u8[tables, 256];
-    exceptions of all columns are position and exact i64[x].
+    times i64[...] of the distinct time columns, column j at time_at[j]:time_at[j+1], all from min_ms to max_ms. Of n series
+    time_ref i64[n] tells which one each uses, counts i64[n] how many samples it has. lengths i64[c] and descriptors i64[11, c] of
+    all columns; the stream of column j is streams[stream_at[j]:stream_at[j+1]], with MARGIN bytes behind the last; classes
+    u8[tables, 256]; exceptions of all columns are position and exact i64[x].
     """
 
     names: tuple[str, ...]
@@ -128,17 +128,8 @@ class Page:
     @property
     def size_bytes(self) -> int:
         """What it takes in memory."""
-        arrays = (
-            self.times,
-            self.time_at,
-            self.time_ref,
-            self.counts,
-            self.lengths,
-            self.descriptors,
-            self.streams,
-            self.position,
-            self.exact,
-        )
+        times = (self.times, self.time_at, self.time_ref, self.counts)
+        arrays = (*times, self.lengths, self.descriptors, self.streams, self.position, self.exact)
         return 1024 + sum(array.nbytes for array in arrays)
 
     def spans(self, series: I64, start_ms: int, end_ms: int) -> tuple[I64, I64]:
