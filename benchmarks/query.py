@@ -1,8 +1,10 @@
 """Time of a dashboard's queries over HTTP, beside VictoriaMetrics (its cache off) and Prometheus over the same samples.
 
-All are loaded first and then asked in turns, query by query, so that a busy machine is as busy for each of them.
+All are loaded first and then asked in turns, query by query, so that a busy machine is as busy for each of them. Cold: all are
+stopped and started again after the load, and the first answer to each kind of query counts; what their own caches keep of one kind
+serves the next, and the system's file cache is warm.
 
-usage: python -m benchmarks.query [--series N] [--hours H] [--runs N] [--only PEER]
+usage: python -m benchmarks.query [--series N] [--hours H] [--runs N] [--all] [--head] [--cold] [--only PEER]
 """
 
 import argparse
@@ -13,6 +15,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +62,13 @@ MORE = {
 
 ANSWER_S = 3_600
 """How long a peer may take for one answer."""
+PEERS: dict[str, Callable[[Path], Program]] = {
+    "treering": lambda folder: treering(folder, ready_s=START_S),
+    "victoria-metrics": victoria,
+    "prometheus": prometheus,
+}
+START_S = 300
+"""What a first start on a busy machine may take."""
 SETTLE_S = 5
 """After the load: merges and compactions that it set off are done then."""
 QUIET_S = 70
@@ -84,15 +94,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--all", action="store_true", help="24 kinds instead of 12")
     parser.add_argument("--head", action="store_true", help="leave the samples in memory instead of flushing them to blocks")
+    parser.add_argument("--cold", action="store_true", help="the first answer of each after a restart")
     parser.add_argument("--only", action="append")
     choice = parser.parse_args()
     queries = {**DASHBOARD, **(MORE if choice.all else {})}
     with tempfile.TemporaryDirectory() as name, ExitStack() as running:
-        programs = {
-            peer: running.enter_context(start(Path(name) / peer))
-            for peer, start in {"treering": treering, "victoria-metrics": victoria, "prometheus": prometheus}.items()
-            if not choice.only or peer in choice.only
-        }
+        wanted = [peer for peer in PEERS if not choice.only or peer in choice.only]
+        programs = {peer: running.enter_context(PEERS[peer](Path(name) / peer)) for peer in wanted}
         end_ms = int(time.time() * 1000) // 60_000 * 60_000
         start_ms = end_ms - (int(choice.hours * 3_600_000 / SCRAPE_MS) - 1) * SCRAPE_MS
         for peer, program in programs.items():
@@ -100,6 +108,10 @@ def main() -> None:
         time.sleep(SETTLE_S)
         if choice.hours > LONG_HOURS and "treering" in programs:
             wait_compacted(programs["treering"])
+        if choice.cold:
+            for peer in wanted:
+                programs[peer].stop()
+                programs[peer] = running.enter_context(PEERS[peer](Path(name) / peer))
         results: dict[str, dict[str, Timing]] = {peer: {} for peer in programs}
         for query, text in queries.items():
             for peer, timing in ask(programs, text, start_ms, end_ms, choice).items():
@@ -133,13 +145,17 @@ def wait_compacted(program: Program) -> None:
 
 
 def ask(programs: dict[str, Program], text: str, start_ms: int, end_ms: int, choice: argparse.Namespace) -> dict[str, Timing]:
-    """The timing of one query at each peer, asked one after another in each run. The first run is not counted."""
-    form = {"query": text, "start": start_ms // 1000, "end": end_ms // 1000, "step": choice.step, "nocache": 1}
+    """The timing of one query at each peer, asked in turns, at multiples of the step, as Grafana does.
+
+    The first run is not counted; cold there is only one.
+    """
+    start_s, end_s = -(-start_ms // 1000 // choice.step) * choice.step, end_ms // 1000 // choice.step * choice.step
+    form = {"query": text, "start": start_s, "end": end_s, "step": choice.step, "nocache": 1}
     body = urllib.parse.urlencode(form)
     walls: dict[str, list[float]] = {peer: [] for peer in programs}
     cpus: dict[str, list[float]] = {peer: [] for peer in programs}
     series = {}
-    for run in range(choice.runs + 1):
+    for run in (1,) if choice.cold else range(choice.runs + 1):
         for peer, program in programs.items():
             cpu, began = program.cpu_s(), time.perf_counter()
             data = post(program, body)
@@ -147,7 +163,7 @@ def ask(programs: dict[str, Program], text: str, start_ms: int, end_ms: int, cho
                 walls[peer].append(time.perf_counter() - began)
                 cpus[peer].append(program.cpu_s() - cpu)
             series[peer] = data.count(b'"metric"')
-    return {peer: Timing(median(walls[peer]), sum(cpus[peer]) / choice.runs, series[peer]) for peer in programs}
+    return {peer: Timing(median(walls[peer]), sum(cpus[peer]) / len(cpus[peer]), series[peer]) for peer in programs}
 
 
 def post(program: Program, body: str) -> bytes:
@@ -165,7 +181,8 @@ def post(program: Program, body: str) -> bytes:
 
 
 def report(results: dict[str, dict[str, Timing]], queries: dict[str, str], choice: argparse.Namespace) -> None:
-    print(f"\n{choice.series:,} series x {choice.hours:g} h at 15 s, step {choice.step} s; median of {choice.runs} runs over HTTP")
+    how = "first answer after a restart" if choice.cold else f"median of {choice.runs} runs"
+    print(f"\n{choice.series:,} series x {choice.hours:g} h at 15 s, step {choice.step} s; {how} over HTTP")
     peers = list(results)
     print(f"{'query':<20}" + "".join(f"{peer + ' ms':>22}" for peer in peers) + "".join(f"{'x ' + p:>20}" for p in peers[1:]))
     for name in queries:

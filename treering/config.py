@@ -62,7 +62,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """How old an upload is taken to be abandoned."""
     index_cache_bytes: int = 128 << 20
     page_cache_bytes: int = 256 << 20
-    """A sample of an opened page takes about two bytes: it holds a hundred million of them."""
+    """Half for opened pages, of which a sample takes about two bytes, half for the values of those read again, eight bytes each."""
     cache_path: str = ""
     """A folder on a local disk where ranges read from the bucket are kept; empty = none."""
     cache_disk_bytes: int = 10 << 30

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.tsdb.batches import NASTY, batches, grid_batch, histogram_batch, histogram_texts, same_samples
 from tsdb.block import page as page_file
-from tsdb.block.page import decode_page, encode_page, open_page
+from tsdb.block.page import Series, decode_page, encode_page, open_page
 from tsdb.compaction.downsample import downsample
 from tsdb.model.errors import Corrupt
 from tsdb.model.series import SeriesBatch, SeriesTable
@@ -76,18 +76,14 @@ def encode_page_with_columns(batch: SeriesBatch, old: str, new: str) -> bytes:
 def test_any_rows_and_any_range_can_be_read(batch: SeriesBatch, start_ms: int, end_ms: int, random) -> None:
     rows = np.array([i for i in range(len(batch)) if random.random() < 0.6], np.int64)
     page = open_page(encode_page(batch))
-    low, high = page.spans(start_ms, max(start_ms, end_ms))
-    offsets = np.concatenate([[0], np.cumsum((high - low)[rows])]).astype(np.int64)
-    to = np.full(len(page), -1, np.int64)
-    to[rows] = offsets[:-1]
-    t_ms, values = np.zeros(int(offsets[-1]), np.int64), np.zeros(int(offsets[-1]))
-    page.copy_times(low, high, to, t_ms)
-    page.copy_values(low, high, to, values)
-    found = SeriesBatch(batch.series.take(rows), offsets, t_ms, values)
-    keep = np.flatnonzero(np.diff(offsets))
-    assert same_samples(
-        found.take(keep), batch.take(rows).where((batch.take(rows).t_ms >= start_ms) & (batch.take(rows).t_ms < end_ms))
-    )
+    low, size = page.spans(rows, start_ms, max(start_ms, end_ms))
+    offsets = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
+    wanted = batch.take(rows).where((batch.take(rows).t_ms >= start_ms) & (batch.take(rows).t_ms < end_ms))
+    for values in (None, page.whole_values()):
+        t_ms, columns = np.zeros(int(offsets[-1]), np.int64), np.zeros((1, int(offsets[-1])))
+        page.copy_series(Series(rows, low, size, offsets[:-1]), values, t_ms, columns, None)
+        found = SeriesBatch(batch.series.take(rows), offsets, t_ms, columns[0])
+        assert same_samples(found.take(np.flatnonzero(size)), wanted)
 
 
 def test_small_pages_of_many_series_stay_small() -> None:

@@ -9,7 +9,7 @@ The bytes are drawn in docs/formats.md.
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -94,9 +94,10 @@ class Series:
 class Page:
     """An opened page: its times are decoded, its other columns are not.
 
-    times i64[...] of the distinct time columns, column j at time_at[j]:time_at[j+1]; time_ref i64[n] which one each of n series
-    uses. lengths i64[c] and descriptors i64[11, c] of all columns; the stream of column j is streams[stream_at[j]:stream_at[j+1]],
-    with MARGIN bytes behind the last; classes u8[tables, 256]; exceptions of all columns are position and exact i64[x].
+    times i64[...] of the distinct time columns, column j at time_at[j]:time_at[j+1], all from min_ms to max_ms. Of n series
+    time_ref i64[n] tells which one each uses, counts i64[n] how many samples it has. lengths i64[c] and descriptors i64[11, c] of
+    all columns; the stream of column j is streams[stream_at[j]:stream_at[j+1]], with MARGIN bytes behind the last; classes
+    u8[tables, 256]; exceptions of all columns are position and exact i64[x].
     """
 
     names: tuple[str, ...]
@@ -104,6 +105,9 @@ class Page:
     times: I64
     time_at: I64
     time_ref: I64
+    counts: I64
+    min_ms: int
+    max_ms: int
     lengths: I64
     descriptors: I64
     streams: Bytes
@@ -119,22 +123,24 @@ class Page:
     @property
     def samples(self) -> int:
         """How many samples all series have together."""
-        return int(np.diff(self.time_at)[self.time_ref].sum())
+        return int(self.counts.sum())
 
     @property
     def size_bytes(self) -> int:
         """What it takes in memory."""
-        arrays = (self.times, self.time_at, self.time_ref, self.lengths, self.descriptors, self.streams, self.position, self.exact)
+        times = (self.times, self.time_at, self.time_ref, self.counts)
+        arrays = (*times, self.lengths, self.descriptors, self.streams, self.position, self.exact)
         return 1024 + sum(array.nbytes for array in arrays)
 
-    def spans(self, start_ms: int, end_ms: int) -> tuple[I64, I64]:
-        """(low i64[n], high i64[n]): the samples of each series in [start_ms, end_ms) are low:high of its time column."""
-        sizes = np.diff(self.time_at)
-        if len(self.times) == 0 or (int(self.times.min()) >= start_ms and int(self.times.max()) < end_ms):
-            return np.zeros(len(self), np.int64), sizes[self.time_ref]
+    def spans(self, series: I64, start_ms: int, end_ms: int) -> tuple[I64, I64]:
+        """(low i64[r], size i64[r]): the samples of series i64[r] in [start_ms, end_ms) begin at `low` of each, and are so many."""
+        if self.min_ms >= start_ms and self.max_ms < end_ms:
+            return np.zeros(len(series), np.int64), self.counts[series]
         before = np.concatenate([[0], np.cumsum(self.times < start_ms)])
         until = np.concatenate([[0], np.cumsum(self.times < end_ms)])
-        return np.diff(before[self.time_at])[self.time_ref], np.diff(until[self.time_at])[self.time_ref]
+        columns = self.time_ref[series]
+        low = np.diff(before[self.time_at])[columns]
+        return low, np.diff(until[self.time_at])[columns] - low
 
     def copy_series(
         self,
@@ -164,21 +170,16 @@ class Page:
         if start_ms is not None:
             self.copy_start(all_low, all_high, all_to, start_ms)
 
-    def copy_times(self, low: I64, high: I64, to: I64, out: I64) -> None:
-        """Times low:high of each series into out from `to` on; to < 0 skips the series."""
-        rows = np.flatnonzero(to >= 0)
-        copy_ranges(self.times, (self.time_at[self.time_ref] + low)[rows], (high - low)[rows], out, to[rows])
-
     def copy_values(self, low: I64, high: I64, to: I64, out: F64) -> None:
         """Values of samples low:high of each series into out from `to` on; to < 0 skips the series."""
         _decode(self, self._values_from(), low, high, to, out.view(np.int64))
 
     def whole_values(self) -> PageValues:
         """The values of all series."""
-        lengths = np.diff(self.time_at)[self.time_ref]
-        at = _starts(lengths)
+        at = np.zeros(len(self) + 1, np.int64)
+        np.cumsum(self.counts, out=at[1:])
         values = np.empty(int(at[-1]))
-        self.copy_values(np.zeros(len(self), np.int64), lengths, at[:-1], values)
+        self.copy_values(np.zeros(len(self), np.int64), self.counts, at[:-1], values)
         return PageValues(values, at)
 
     def copy_windows(self, low: I64, high: I64, to: I64, out: F64, wanted: Bool | None = None) -> None:
@@ -286,11 +287,12 @@ def open_page(data: bytes) -> Page:
         raise Corrupt(f"page: streams of {stream_at[-1]} bytes, {len(data) - at} are left")
     time_at = np.concatenate([[0], np.cumsum(time_lengths)]).astype(np.int64)
     page = Page(
-        name_list, bool(flags & _WITH_START), np.empty(int(time_at[-1]), np.int64), time_at, ref, np.concatenate(parts),
-        descriptors, np.frombuffer(data[at:] + bytes(MARGIN), np.uint8), stream_at, classes, position, exact, layout,
+        name_list, bool(flags & _WITH_START), np.empty(int(time_at[-1]), np.int64), time_at, ref, time_lengths[ref], 0, 0,
+        np.concatenate(parts), descriptors, np.frombuffer(data[at:] + bytes(MARGIN), np.uint8), stream_at, classes, position,
+        exact, layout,
     )  # fmt: skip
     _decode(page, 0, np.zeros(times, np.int64), time_lengths, time_at[:-1], page.times)
-    return page
+    return replace(page, min_ms=int(page.times.min()), max_ms=int(page.times.max())) if len(page.times) else page
 
 
 def decode_page(data: bytes) -> PageColumns:
@@ -300,17 +302,12 @@ def decode_page(data: bytes) -> PageColumns:
 
 def page_columns(page: Page) -> PageColumns:
     """All columns of an opened page."""
-    high = np.diff(page.time_at)[page.time_ref]
-    low = np.zeros(len(page), np.int64)
-    offsets = np.concatenate([[0], np.cumsum(high)]).astype(np.int64)
+    offsets = np.concatenate([[0], np.cumsum(page.counts)]).astype(np.int64)
     t_ms = np.empty(int(offsets[-1]), np.int64)
     columns = np.empty((1 + len(page.names), len(t_ms)))
-    page.copy_times(low, high, offsets[:-1], t_ms)
-    page.copy_windows(low, high, offsets[:-1], columns)
-    start_ms = None
-    if page.with_start:
-        start_ms = np.empty(len(t_ms), np.int64)
-        page.copy_start(low, high, offsets[:-1], start_ms)
+    start_ms = np.empty(len(t_ms), np.int64) if page.with_start else None
+    every = Series(np.arange(len(page)), np.zeros(len(page), np.int64), page.counts, offsets[:-1])
+    page.copy_series(every, None, t_ms, columns, start_ms)
     histograms, histogram_at = _histograms(page) if page.layout is not None else (None, None)
     windows = columns[1:] if page.names else None
     return PageColumns(offsets, t_ms, columns[0], histograms, histogram_at, start_ms, windows)
@@ -353,13 +350,6 @@ def _code(
     groups = np.repeat(np.arange(len(group_sizes)), group_sizes)
     streams, classes = encode_columns(columns, offsets, groups, descriptors, neighbours)
     return _Coded(descriptors, streams, classes, position, exact)
-
-
-def _starts(lengths: I64) -> I64:
-    """i64[n+1]: where each of n runs of these lengths begins, and the end."""
-    at = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=at[1:])
-    return at
 
 
 def _plain(array: npt.NDArray[Number], dtype: type[Number]) -> npt.NDArray[Number]:

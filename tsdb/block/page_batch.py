@@ -84,12 +84,12 @@ def _layers(shares: Sequence[Share], count: int) -> list[list[Share]]:
     """The shares in as few lists as need be for no series, of `count`, to have samples twice at a time; by rising time in each."""
     layers: list[list[Share]] = []
     last_ms: list[I64] = []
-    for share in sorted((share for share in shares if len(share.page.times)), key=lambda share: int(share.page.times.min())):
+    for share in sorted(shares, key=lambda share: share.page.min_ms):
         page = share.page
-        low, high = (span[share.local] for span in page.spans(share.start_ms, share.end_ms))
-        some = np.flatnonzero(high > low)
-        at, rows = page.time_at[page.time_ref[share.local[some]]], share.rows[some]
-        first, last = page.times[at + low[some]], page.times[at + high[some] - 1]
+        low, size = page.spans(share.local, share.start_ms, share.end_ms)
+        some = np.flatnonzero(size)
+        at, rows = page.time_at[page.time_ref[share.local[some]]] + low[some], share.rows[some]
+        first, last = page.times[at], page.times[at + size[some] - 1]
         free = next((i for i, until in enumerate(last_ms) if (until[rows] < first).all()), len(layers))
         if free == len(layers):
             layers.append([])
@@ -111,8 +111,7 @@ class _Placed:
 
 def _place(share: Share, counts: I64) -> _Placed:
     """The share behind those already counted, which it is added to."""
-    low, high = share.page.spans(share.start_ms, share.end_ms)
-    low, size = low[share.local], (high - low)[share.local]
+    low, size = share.page.spans(share.local, share.start_ms, share.end_ms)
     to = counts[share.rows]
     counts[share.rows] = to + size
     return _Placed(share, low, size, to)

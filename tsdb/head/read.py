@@ -13,8 +13,8 @@ from tsdb.head.slab import Slab
 from tsdb.model.series import I64, Bool, SeriesBatch, SeriesTable, concat_tables
 from tsdb.model.source import MAX_MS, MIN_MS
 
-BATCH_SERIES, BATCH_SAMPLES = 4096, 1 << 19
-"""The most series in a batch, and about the most samples: a few such batches fit into the processor's cache together."""
+BATCH_SERIES, BATCH_SAMPLES, BATCH_PAGES = 4096, 1 << 19, 4
+"""The most series in a batch; about the samples in one, of which a few fit into the processor's cache together; pages at least."""
 
 
 @dataclass(slots=True, eq=False)
@@ -116,15 +116,17 @@ def labels_of(rows: Sequence[Rows], live: Bool) -> SeriesTable:
 
 
 def _batch_series(parts: Sequence[Reading]) -> int:
-    """How many series have about BATCH_SAMPLES, as far as the parts tell."""
-    each = 0.0
+    """How many series have about BATCH_SAMPLES, as far as the parts tell, and fill BATCH_PAGES pages of each slab: the pages at the
+    edges of a batch may be opened twice."""
+    each, page_series = 1.0, 1
     for part in parts:
         content = part.content
         if isinstance(content, Slab):
             each += content.samples / max(len(content.keys), 1)
+            page_series = max(page_series, len(content.keys) // max(len(content.page_samples), 1))
         else:
             each += content.count / max(int(np.count_nonzero(content.last >= 0)), 1)
-    return max(1, min(BATCH_SERIES, round(BATCH_SAMPLES / max(each, 1.0))))
+    return max(1, min(BATCH_SERIES, max(round(BATCH_SAMPLES / each), BATCH_PAGES * page_series)))
 
 
 def _batches(rows: Sequence[Rows], most: int) -> Iterator[list[Rows]]:

@@ -152,8 +152,7 @@ def _read_page(page: Page, values: PageValues | None, rows: I64, local: I64, sta
     """What a page holds of its series `local` in [start_ms, end_ms), for the places `rows`."""
     if page.layout is not None:
         return _clip(_pick(page_columns(page), rows, local), start_ms, end_ms)
-    low, high = page.spans(start_ms, end_ms)
-    low, lengths = low[local], (high - low)[local]
+    low, lengths = page.spans(local, start_ms, end_ms)
     if not lengths.all():
         some = np.flatnonzero(lengths)
         rows, local, low, lengths = rows[some], local[some], low[some], lengths[some]

@@ -38,7 +38,7 @@ def decode_columns(data, stream_at, classes, descriptors, places, position, exac
     columns = places.shape[1]
     at, room = _scratch(descriptors, places)
     z = np.empty(room, np.int64)
-    tables, built = np.empty((len(classes), STATES), np.int64), np.zeros(len(classes), np.bool_)
+    tables, built = np.empty((len(classes), STATES), np.uint32), np.zeros(len(classes), np.bool_)
     coded = np.flatnonzero((at >= 0) & (descriptors[TABLE] > 0))
     done = 0  # streams of `coded` are decoded two at a time, the second ahead of its turn
     for c in range(columns):
