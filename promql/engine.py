@@ -5,6 +5,7 @@ It reads no clock and starts no thread: those it may use are given to it.
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from tsdb.model.source import Source
 __all__ = ["Answer", "NodeStats", "QueryOptions", "QueryStats", "query_instant", "query_range"]
 
 DEFAULT = QueryOptions()
+Made = TypeVar("Made", Value, SeriesBatch)
 
 
 def query_range(
@@ -47,7 +49,7 @@ def query_range(
     ev = _start(source, query, steps, options, deadline, executor, clock)
     if isinstance(ev.plan.expr, MatrixSelector | Subquery):
         raise BadData('invalid expression type "range vector" for range query, must be Scalar or instant Vector')
-    value = _value(ev)
+    value = _bounded(lambda: evaluate(ev, ev.plan.expr, ev.query))
     if isinstance(value, str):
         raise BadData('invalid expression type "string" for range query, must be Scalar or instant Vector')
     matrix = _as_matrix(value) if isinstance(value, Scalar) else non_empty(settle(value))
@@ -75,8 +77,9 @@ def query_instant(
     steps = Steps.instant(at_ms)
     ev = _start(source, query, steps, options, deadline, executor, clock)
     if isinstance(ev.plan.expr, MatrixSelector | Subquery):
-        return _answer(ev, "matrix", raw_samples(ev, ev.plan.expr, steps))
-    value = _value(ev)
+        selector = ev.plan.expr
+        return _answer(ev, "matrix", _bounded(lambda: raw_samples(ev, selector, steps)))
+    value = _bounded(lambda: evaluate(ev, ev.plan.expr, ev.query))
     if isinstance(value, Matrix):
         return _answer(ev, "vector", non_empty(settle(value)))
     return _answer(ev, "string" if isinstance(value, str) else "scalar", value)
@@ -101,9 +104,9 @@ def _start(
     return ev
 
 
-def _value(ev: Evaluation) -> Value:
+def _bounded(compute: Callable[[], Made]) -> Made:
     try:
-        return evaluate(ev, ev.plan.expr, ev.query)
+        return compute()
     except RecursionError:
         raise LimitExceeded("the query is nested too deeply to be evaluated") from None
 

@@ -46,6 +46,7 @@ from promql.syntax.ast import (
     Subquery,
     Unary,
     VectorSelector,
+    chain,
 )
 from promql.syntax.typecheck import children, walk
 from promql.window.over_time import RANGE_FUNCTIONS, RangeCall, check_call, over_time
@@ -103,6 +104,8 @@ ELEMENTWISE = frozenset(
 """Functions that treat each series by itself, whose vector is their first argument."""
 
 
+MAX_LINKS = 32
+"""Operators in a row, as in a + b + c, that are evaluated like any other nodes."""
 MAX_KEPT_CELLS = 2_000_000
 """A streamed node of more cells (18 MB) is streamed again for its next place: memory is worth more than the second read."""
 
@@ -153,6 +156,8 @@ def _compute(ev: Evaluation, expr: Expr, steps: Steps) -> Value:
         case Unary():
             value = evaluate(ev, expr.expr, steps)
             return binary.negated(value) if expr.op == "-" else value
+        case Binary() if _is_long(expr):
+            return _long_chain(ev, expr, steps)
         case Binary():
             return binary.binary(expr, evaluate(ev, expr.lhs, steps), evaluate(ev, expr.rhs, steps), ev.notes)
         case Aggregate():
@@ -163,6 +168,29 @@ def _compute(ev: Evaluation, expr: Expr, steps: Steps) -> Value:
             return _whole(ev, expr, steps)
         case MatrixSelector() | Subquery():
             raise QueryFailed("a range vector has no value at a step; it needs a function over time around it")
+
+
+def _is_long(expr: Expr) -> bool:
+    """Whether an operator ends a chain of so many that evaluation may not recurse along it."""
+    for _ in range(MAX_LINKS):
+        if not isinstance(expr, Binary):
+            return False
+        expr = expr.lhs
+    return True
+
+
+def _long_chain(ev: Evaluation, expr: Binary, steps: Steps) -> Value:
+    """Link by link, from the left; what several chains share is not looked for."""
+    links, held = chain(expr), ev.held
+    value = evaluate(ev, links[-1].lhs, steps)
+    for link in reversed(links):
+        value = binary.binary(link, value, evaluate(ev, link.rhs, steps), ev.notes)
+        if isinstance(value, Matrix) and DELAYED_NAME_REMOVAL not in ev.options.features:
+            value = settle(value)
+        ev.held = held
+        hold(ev, size_of(value))  # what the link before held is free again
+    ev.held = held
+    return value
 
 
 def _aggregate(ev: Evaluation, node: Aggregate, steps: Steps) -> Value:
@@ -310,6 +338,8 @@ def _streams(expr: Expr) -> bool:
             return expr.func in ELEMENTWISE and len(expr.args) > 0 and _streams(expr.args[0])
         case Unary():
             return _streams(expr.expr)
+        case Binary() if _is_long(expr):
+            return False
         case Binary(matching=None):
             return _streams(expr.lhs) or _streams(expr.rhs)
         case _:

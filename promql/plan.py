@@ -27,9 +27,10 @@ from promql.syntax.ast import (
     Subquery,
     Unary,
     VectorSelector,
+    chain,
 )
 from promql.syntax.parser import CACHED_QUERIES, MAX_CACHED_CHARS, parse
-from promql.syntax.typecheck import children, walk
+from promql.syntax.typecheck import children, operands, walk
 from tsdb.model.errors import BadData
 
 AT_UNSAFE = frozenset(
@@ -131,7 +132,11 @@ def resolve(expr: Expr, query: Steps) -> Expr:
         case Unary():
             return replace(expr, expr=resolve(expr.expr, query))
         case Binary():
-            return replace(expr, lhs=resolve(expr.lhs, query), rhs=resolve(expr.rhs, query))
+            links = chain(expr)
+            tree = resolve(links[-1].lhs, query)
+            for link in reversed(links):
+                tree = replace(link, lhs=tree, rhs=resolve(link.rhs, query))
+            return tree
         case Aggregate():
             param = None if expr.param is None else resolve(expr.param, query)
             return replace(expr, expr=resolve(expr.expr, query), param=param)
@@ -244,7 +249,7 @@ def _summaries(expr: Expr, *, asked: bool) -> set[Expr]:
     if isinstance(expr, Subquery) or (isinstance(expr, Call) and expr.func in BUCKET_FUNCTIONS):
         return set()
     asked = asked or (isinstance(expr, Call) and expr.func in SUMMARY_FUNCTIONS)
-    return {selector for part in children(expr) for selector in _summaries(part, asked=asked)}
+    return {selector for part in operands(expr) for selector in _summaries(part, asked=asked)}
 
 
 def _bucket_uses(expr: Expr, *, needed: bool) -> set[tuple[Expr, bool]]:
@@ -262,11 +267,19 @@ def _bucket_uses(expr: Expr, *, needed: bool) -> set[tuple[Expr, bool]]:
             pass
         case _:
             needed = True
-    return {use for part in children(expr) for use in _bucket_uses(part, needed=needed)}
+    return {use for part in operands(expr) for use in _bucket_uses(part, needed=needed)}
 
 
 def _collect_fixed(expr: Expr, fixed: set[Expr]) -> bool:
     """Whether the value of expr is the same at every step; adds such nodes, literals apart, to `fixed`."""
+    if isinstance(expr, Binary):
+        links = chain(expr)
+        same = _collect_fixed(links[-1].lhs, fixed)
+        for link in reversed(links):
+            same = _collect_fixed(link.rhs, fixed) and same
+            if same:
+                fixed.add(link)
+        return same
     parts = [_collect_fixed(part, fixed) for part in children(expr)]
     match expr:
         case NumberLiteral() | StringLiteral():

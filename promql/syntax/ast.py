@@ -85,8 +85,11 @@ class Matching:
     """Values that stand in for a missing left or right side (`fill`, `fill_left`, `fill_right`)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Binary:
+    """An operator and its sides. `a + b + c` is (a + b) + c: a chain of thousands is as deep a tree, so nothing may recurse
+    along it (see `chain`), equality and the hash, which is made once, included."""
+
     op: str
     """+ - * / % ^ atan2, == != < > <= >=, and or unless, and the histogram trims </ >/."""
     lhs: "Expr"
@@ -95,6 +98,23 @@ class Binary:
     """None unless both sides are vectors."""
     return_bool: bool = False
     span: Span = _span()
+    _hash: int = field(init=False, repr=False, default=0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.op, self.lhs, self.rhs, self.matching, self.return_bool)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        mine: object = self
+        while isinstance(mine, Binary) and isinstance(other, Binary):
+            if mine is other:
+                return True
+            if mine._hash != other._hash or _sides(mine) != _sides(other):
+                return False
+            mine, other = mine.lhs, other.lhs
+        return mine == other
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +195,18 @@ class Subquery:
     offset: Duration | None = None
     at: At | None = None
     span: Span = _span()
+
+
+def _sides(node: Binary) -> tuple[object, ...]:
+    return node.op, node.rhs, node.matching, node.return_bool
+
+
+def chain(node: Binary) -> list[Binary]:
+    """The operators of `((a + b) + c) + d`, the outermost first: node, then what is the left side of the one before."""
+    found = [node]
+    while isinstance(found[-1].lhs, Binary):
+        found.append(found[-1].lhs)
+    return found
 
 
 Expr = NumberLiteral | StringLiteral | Paren | Unary | Binary | Aggregate | Call | VectorSelector | MatrixSelector | Subquery

@@ -23,7 +23,7 @@ MAX_TOKENS = 5_000
 MAX_TOKEN_CHARS = 1 << 16
 """A regular expression is bounded to 4 KiB later; label_replace texts and UTF-8 names fit easily."""
 MAX_NESTING = 200
-"""Levels of the syntax tree: what recursion over it can stand."""
+"""Levels of the syntax tree: what recursion over it can stand. A chain of operators such as a + b + c is one level."""
 
 KEYWORDS = {
     **dict.fromkeys(AGGREGATORS, "AGGREGATE"),

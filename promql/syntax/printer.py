@@ -19,6 +19,7 @@ from promql.syntax.ast import (
     Unary,
     ValueType,
     VectorSelector,
+    chain,
 )
 from promql.syntax.gotext import format_duration_ms, format_number, quote
 from promql.syntax.signatures import Signature, signature
@@ -46,7 +47,8 @@ def format_expr(expr: Expr) -> str:
         case Unary():
             return expr.op + format_expr(expr.expr)
         case Binary():
-            return f"{format_expr(expr.lhs)} {_operator(expr)} {format_expr(expr.rhs)}"
+            links = chain(expr)
+            return format_expr(links[-1].lhs) + "".join(f" {_operator(link)} {format_expr(link.rhs)}" for link in reversed(links))
         case Aggregate():
             param = "" if expr.param is None else f"{format_expr(expr.param)}, "
             return f"{_aggregator(expr)}({param}{format_expr(expr.expr)})"
@@ -73,7 +75,7 @@ def pretty(expr: Expr, level: int = 0) -> str:
             param = "" if expr.param is None else f"{pretty(expr.param, level + 1)},\n"
             return f"{indent}{_aggregator(expr)}(\n{param}{pretty(expr.expr, level + 1)}\n{indent})"
         case Binary():
-            return f"{pretty(expr.lhs, level + 1)}\n{indent}{_operator(expr)}\n{pretty(expr.rhs, level + 1)}"
+            return _pretty_chain(expr, level)
         case Call():
             args = ",\n".join(pretty(arg, level + 1) for arg in expr.args)
             return f"{indent}{expr.func}(\n{args}\n{indent})"
@@ -98,10 +100,14 @@ def to_json(expr: Expr | None) -> Json:
         case Unary():
             return {"type": "unaryExpr", "op": expr.op, "expr": to_json(expr.expr)}
         case Binary():
-            return {
-                "type": "binaryExpr", "op": expr.op, "lhs": to_json(expr.lhs), "rhs": to_json(expr.rhs),
-                "matching": _matching_json(expr.matching), "bool": expr.return_bool,
-            }  # fmt: skip
+            links = chain(expr)
+            tree = to_json(links[-1].lhs)
+            for link in reversed(links):
+                tree = {
+                    "type": "binaryExpr", "op": link.op, "lhs": tree, "rhs": to_json(link.rhs),
+                    "matching": _matching_json(link.matching), "bool": link.return_bool,
+                }  # fmt: skip
+            return tree
         case Aggregate():
             return {
                 "type": "aggregation", "op": expr.op, "expr": to_json(expr.expr), "param": to_json(expr.param),
@@ -118,6 +124,22 @@ def to_json(expr: Expr | None) -> Json:
                 "type": "subquery", "expr": to_json(expr.expr), "range": _milliseconds(expr.range),
                 "step": _milliseconds(expr.step), "offset": _milliseconds(expr.offset), **_at_json(expr.at),
             }  # fmt: skip
+
+
+def _pretty_chain(node: Binary, level: int) -> str:
+    """The first links that fit one line together on it, each of the others one level less deep."""
+    links = chain(node)
+    size, after = len(format_expr(links[-1].lhs).encode()), []
+    for link in reversed(links):
+        size += len(f" {_operator(link)} {format_expr(link.rhs)}".encode())
+        if size > MAX_LINE_CHARS:
+            after.append(link)
+    depth = level + len(after)
+    parts = [pretty(after[0].lhs, depth)]
+    for link in after:
+        depth -= 1
+        parts += [f"{_INDENT * depth}{_operator(link)}", pretty(link.rhs, depth + 1)]
+    return "\n".join(parts)
 
 
 def _operator(node: Binary) -> str:

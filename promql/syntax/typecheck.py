@@ -19,6 +19,7 @@ from promql.syntax.ast import (
     Unary,
     ValueType,
     VectorSelector,
+    chain,
 )
 from promql.syntax.errors import SyntaxProblem
 from promql.syntax.gotext import quote
@@ -69,8 +70,8 @@ def type_of(expr: Expr) -> ValueType:
     if isinstance(expr, Paren | Unary):
         return type_of(expr.expr)
     if isinstance(expr, Binary):
-        both = type_of(expr.lhs) == type_of(expr.rhs) == ValueType.SCALAR
-        return ValueType.SCALAR if both else ValueType.VECTOR
+        scalars = all(type_of(part) == ValueType.SCALAR for part in operands(expr))
+        return ValueType.SCALAR if scalars else ValueType.VECTOR
     if isinstance(expr, Call):
         return _signature(expr).returns
     if isinstance(expr, NumberLiteral):
@@ -93,6 +94,14 @@ def children(node: Expr) -> tuple[Expr, ...]:
     return (node.selector,) if isinstance(node, MatrixSelector) else ()
 
 
+def operands(node: Expr) -> tuple[Expr, ...]:
+    """The expressions below `node`, all of a chain of operators at once: recursion by these is as deep as the text is nested."""
+    if isinstance(node, Binary):
+        links = chain(node)
+        return (links[-1].lhs, *(link.rhs for link in reversed(links)))
+    return children(node)
+
+
 def walk(expr: Expr) -> list[Expr]:
     """All nodes of a tree, parents before their children, left to right; needs no recursion."""
     nodes, stack = [], [expr]
@@ -109,7 +118,7 @@ def _check_depth(expr: Expr) -> None:
         depth += 1
         if depth > MAX_NESTING:
             raise SyntaxProblem(f"nesting is over the limit of {MAX_NESTING} levels", level[0].span)
-        level = [child for node in level for child in children(node)]
+        level = [child for node in level for child in operands(node)]
     for node in walk(expr):
         for duration in _durations(node):
             _check_duration_depth(duration)
@@ -188,8 +197,16 @@ def _check_aggregate(node: Aggregate, text: str) -> Aggregate:
     return node if inner is node.expr and param is node.param else replace(node, expr=inner, param=param)
 
 
-def _check_binary(node: Binary, text: str) -> tuple[ValueType, Binary]:
-    left, lhs = _check(node.lhs, text)
+def _check_binary(node: Binary, text: str) -> tuple[ValueType, Expr]:
+    links = chain(node)
+    kind, settled = _check(links[-1].lhs, text)
+    for link in reversed(links):
+        kind, settled = _check_link(link, kind, settled, text)
+    return kind, settled
+
+
+def _check_link(node: Binary, left: ValueType, lhs: Expr, text: str) -> tuple[ValueType, Binary]:
+    """The same of an operator whose left side is settled."""
     right, rhs = _check(node.rhs, text)
     scalars = left == right == ValueType.SCALAR
     _check_operator(node, scalars, text)

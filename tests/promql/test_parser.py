@@ -272,7 +272,7 @@ def test_experimental_syntax_needs_its_feature(query: str, feature: str, message
     [
         "(" * 1000 + "1" + ")" * 1000,
         "-" * 1000 + "foo",
-        "1" + "+1" * 1000,
+        "1" + "+1" * 3000,
         "foo" + "[5m:1m]" * 1000,
         "foo[" + "-(" * 1000,
         "foo[" + "2^" * 1000 + "2]",

@@ -108,7 +108,8 @@ def test_limits_hold_for_the_tenant_that_has_them(tmp_path: Path, limits: dict[s
         api = QueryApi(node)
         for tenant in ("small", "large"):
             node.push(tenant, batch)
-        params = {"query": ["sum(m)"], "start": [str(now_ms // 1000 - 100)], "end": [str(now_ms // 1000)], "step": ["1"]}
+        query = "+".join(f"sum(m offset {i}s)" for i in range(60))  # takes longer than a millisecond anywhere
+        params = {"query": [query], "start": [str(now_ms // 1000 - 100)], "end": [str(now_ms // 1000)], "step": ["1"]}
         wide = Request("GET", "/api/v1/query_range", {"x-scope-orgid": ["large"]}, "", params=params)
         assert api.query_range(wide).status == 200
         for tenants in ("small", "large|small"):

@@ -19,7 +19,7 @@ from treering.http.json_text import query_response
 from treering.library.listing import truncate
 from treering.node import Node, Query
 from treering.times import parse_duration_ms, parse_resolution_ms, parse_time_ms
-from tsdb.model.errors import BadData, TreeringError
+from tsdb.model.errors import BadData, LimitExceeded, TreeringError
 
 log = logging.getLogger("treering.query")
 
@@ -80,7 +80,12 @@ class QueryApi:
 
     def parse_query(self, request: Request) -> Response:
         """GET/POST parse_query: the syntax tree as JSON."""
-        return _success(to_json(self._parse(request)))
+        try:
+            return _success(to_json(self._parse(request)))
+        except orjson.JSONEncodeError:
+            raise LimitExceeded(
+                "the tree is nested too deeply for JSON: the limit is 254 levels, arguments counted apart"
+            ) from None
 
     def _parse(self, request: Request) -> Expr:
         text = request.param("query") or ""
