@@ -52,7 +52,7 @@ USED: dict[str, tuple[str, ...]] = {
 }
 """The window columns that functions look at beside those that all do."""
 USED_BY_ALL = ("count", "first_ms", "last_ms", "before_stale")
-"""Whether a window has a sample, when its first and newest were taken (by which it is merged with raw ones), and what the newest is."""
+"""Whether a window has a sample, when its newest was taken, and what it is; merging with raw samples asks when its first was."""
 MEANS = ("avg_over_time", "stddev_over_time", "stdvar_over_time")
 """Functions that raw samples answer even where their sum overflows."""
 

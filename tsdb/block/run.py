@@ -309,8 +309,8 @@ def _job_bytes(job: _Job) -> int:
 def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, batch_words: int) -> list[int]:
     """Where batches of `count` series begin and end: each is about `batch_words` large, and begins where a page does, if it can.
 
-    Of a long time a row of pages holds more than that. It is then one batch, up to LONG_BATCHES as large: each batch opens all pages
-    of its row, and decodes the columns of other series that its own refer to.
+    Of a long time a row of pages holds more than that. It is then one batch, up to LONG_BATCHES times as large: each batch opens
+    all pages of its row, and decodes the columns of other series that its own refer to.
     """
     weight = np.zeros(count)
     starts: list[I64] = []
