@@ -64,6 +64,7 @@ def test_it_gives_what_merging_gives(
 ) -> None:
     monkeypatch.setattr(block_writer, "PAGE_WORDS", 256)
     monkeypatch.setattr(block_run, "BATCH_WORDS", 400)
+    monkeypatch.setattr(block_run, "TAKE_WORDS", 50)
     bucket = Memory()
     metas = written(bucket, [part(grid_batch(12, 100, seed=i), i, keep) for i, keep in enumerate(kept)])
     pool = ThreadPoolExecutor(2) if threads else None

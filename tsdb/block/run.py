@@ -26,8 +26,11 @@ from tsdb.model.source import Selection
 
 MAX_UNION_SERIES = 1 << 18
 """Series of all blocks together beyond which their labels (10 MB here) are not held at once, but merged a batch at a time."""
-BATCH_WORDS = 1 << 20
+BATCH_WORDS, MAX_BATCH_WORDS = 1 << 20, 2 << 20
 """Numbers in one batch: half a million samples, of which a few fit into the processor's cache together."""
+TAKE_WORDS = 32 << 10
+"""Numbers that a batch should take of each of its pages, if that makes it no larger than MAX_BATCH_WORDS: fewer take less time than
+finding them. Over a month a series lies in hundreds of pages."""
 AHEAD = 2
 """Batches that threads decode while the one before is used: with each 8 MB."""
 
@@ -294,20 +297,22 @@ def _job_bytes(job: _Job) -> int:
 
 
 def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int) -> list[int]:
-    """Where batches of `count` series begin and end: each is about BATCH_WORDS large, and begins where a page does, if it can."""
-    weight = np.zeros(count)
+    """Where batches of `count` series begin and end: each is BATCH_WORDS or more large, and begins where a page does, if it can."""
+    weight, pages = np.zeros(count), 0
     starts: list[I64] = []
     for one, mine in zip(found, cells, strict=True):
         directory = one.member.directory
         for cell in mine:
             share = int(directory.words[cell.page]) / int(directory.row_to[cell.page] - directory.row_from[cell.page])
             weight[one.places[cell.a : cell.b]] += share
+            pages += cell.b - cell.a
         starts.append(one.places[np.array([cell.a for cell in mine], np.int64)])
     page_starts = np.unique(max(starts, key=len, default=_NONE))
     before = np.concatenate([[0.0], np.cumsum(weight)])
+    words = max(BATCH_WORDS, min(MAX_BATCH_WORDS, TAKE_WORDS * pages // max(count, 1)))
     edges = [0]
     while edges[-1] < count:
-        stop = int(np.searchsorted(before, before[edges[-1]] + BATCH_WORDS, side="left"))
+        stop = int(np.searchsorted(before, before[edges[-1]] + words, side="left"))
         stop = min(max(stop, edges[-1] + 1), edges[-1] + BATCH_SERIES, count)
         aligned = int(page_starts[np.searchsorted(page_starts, stop, side="right") - 1]) if len(page_starts) else 0
         edges.append(aligned if stop < count and aligned > edges[-1] else stop)
