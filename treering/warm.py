@@ -39,6 +39,7 @@ QUERIES = (
 """Together they reach the kernels that nearly every dashboard uses."""
 
 RARER_QUERIES = (
+    "deriv(up[2m])",
     "histogram_quantile(0.9, label_replace(up, 'le', '1', 'job', 'a') or label_replace(up, 'le', '+Inf', 'job', 'b'))",
 )
 STEP_MS, POINTS = 5_000, 40
