@@ -128,8 +128,8 @@ def _run_reduction(func: str, batch: SeriesBatch, offsets: I64, windows: Windows
     first, second = (*params, none, none)[:2]
     if code in kernel.FITTED:
         kernel.fit_windows(
-            code, offsets, batch.t_ms, batch.values, windows.ends_ms, windows.range_ms, windows.steps.ms, first, smallest, out.values,
-            out.present,
+            code, offsets, batch.t_ms, batch.values, windows.ends_ms, windows.range_ms, windows.steps.ms, first, smallest,
+            out.values, out.present,
         )  # fmt: skip
         return
     kernel.reduce_windows(

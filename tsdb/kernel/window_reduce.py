@@ -17,8 +17,8 @@ SUM, AVG, STDVAR, STDDEV, CHANGES, RESETS, IRATE, IDELTA, DERIV, PREDICT_LINEAR,
 """Codes of the kernels here, with those of `window_order`."""
 
 __all__ = [
-    "AVG", "CHANGES", "DERIV", "FITTED", "IDELTA", "IRATE", "MAD", "MAX", "MIN", "PREDICT_LINEAR", "QUANTILE", "RESETS", "SMOOTHING",
-    "STDDEV", "STDVAR", "SUM", "TS_OF_MAX", "TS_OF_MIN", "fit_windows", "reduce_windows",
+    "AVG", "CHANGES", "DERIV", "FITTED", "IDELTA", "IRATE", "MAD", "MAX", "MIN", "PREDICT_LINEAR", "QUANTILE", "RESETS",
+    "SMOOTHING", "STDDEV", "STDVAR", "SUM", "TS_OF_MAX", "TS_OF_MIN", "fit_windows", "reduce_windows",
 ]  # fmt: skip
 
 FITTED = (STDVAR, STDDEV, DERIV, PREDICT_LINEAR)
@@ -108,7 +108,8 @@ def fit_windows(code, offsets, t_ms, values, ends_ms, range_ms, at_ms, seconds, 
             moment.variances(code == STDDEV, own, lows, highs, longest, scratch, row)
         else:
             moment.regressions(
-                code == PREDICT_LINEAR, own, own_ms, lows, highs, longest, origins_ms, seconds, x_sums, xx_sums, scratch, changes, row
+                code == PREDICT_LINEAR, own, own_ms, lows, highs, longest, origins_ms, seconds, x_sums, xx_sums, scratch,
+                changes, row,
             )  # fmt: skip
 
 
