@@ -45,6 +45,7 @@ WINDOW_QUERIES = ("max_over_time(up[2m])",)
 """Together they reach the kernels that nearly every dashboard uses; these reach none that the others do."""
 
 RARER_QUERIES = (
+    "deriv(up[2m])",
     "histogram_quantile(0.9, label_replace(up, 'le', '1', 'job', 'a') or label_replace(up, 'le', '+Inf', 'job', 'b'))",
 )
 STEP_MS, POINTS = 5_000, 40

@@ -126,9 +126,15 @@ def _run_reduction(func: str, batch: SeriesBatch, offsets: I64, windows: Windows
     code, smallest = REDUCTIONS[func]
     none = np.zeros(len(windows.ends_ms))
     first, second = (*params, none, none)[:2]
+    if code in kernel.FITTED:
+        kernel.fit_windows(
+            code, offsets, batch.t_ms, batch.values, windows.ends_ms, windows.range_ms, windows.steps.ms, first, smallest,
+            out.values, out.present,
+        )  # fmt: skip
+        return
     kernel.reduce_windows(
         code, offsets, batch.t_ms, batch.values, _starts(batch), windows.ends_ms, windows.range_ms,
-        windows.lookback_ms if windows.anchored else 0, windows.steps.ms, first, second, smallest, out.values, out.present,
+        windows.lookback_ms if windows.anchored else 0, first, second, smallest, out.values, out.present,
     )  # fmt: skip
 
 

@@ -14,42 +14,30 @@ FEWEST = 8
 """So many windows are worth being added up side by side."""
 
 
-@register_jitable(error_model="numpy")
-def sums(own, lows, highs, longest, scratch, out):
-    """SUM. Beyond what a float holds it is infinite."""
+@register_jitable(error_model="numpy", _nrt=False)
+def sums(mean, own, lows, highs, longest, scratch, out):
+    """SUM, infinite beyond what a float holds; or AVG, the sum by the count, where that overflows the incremental `mean`."""
     x, total, rest = scratch[0], scratch[1], scratch[2]
-    if len(lows) < FEWEST:
-        for j in range(len(lows)):
-            out[j] = _sum(own, lows[j], highs[j])
-        return
-    total[:] = 0.0
+    side_by_side = len(lows) >= FEWEST
+    total[:] = ABSENT if mean else 0.0
     rest[:] = 0.0
-    for i in range(longest):
+    for i in range(longest if side_by_side else 0):
         pick(own, lows, highs, i, x)
         _add_each(x, total, rest)
     for j in range(len(lows)):
-        out[j] = total[j] if np.isinf(total[j]) else total[j] + rest[j]
-
-
-@register_jitable(error_model="numpy")
-def means(own, lows, highs, longest, scratch, out):
-    """AVG: the sum by the count; where the sum would overflow, the incremental mean."""
-    x, total, rest = scratch[0], scratch[1], scratch[2]
-    if len(lows) >= FEWEST:
-        total[:] = ABSENT
-        rest[:] = 0.0
-        for i in range(longest):
-            pick(own, lows, highs, i, x)
-            _add_each(x, total, rest)
-        for j in range(len(lows)):
+        if mean:
             count = np.float64(highs[j] - lows[j])
-            out[j] = total[j] / count + rest[j] / count
-    for j in range(len(lows)):
-        if highs[j] > lows[j] and (len(lows) < FEWEST or not np.isfinite(total[j])):
-            out[j] = _mean(own, lows[j], highs[j])
+            if side_by_side and np.isfinite(total[j]):
+                out[j] = total[j] / count + rest[j] / count
+            elif highs[j] > lows[j]:
+                out[j] = _mean(own, lows[j], highs[j])
+        elif side_by_side:
+            out[j] = total[j] if np.isinf(total[j]) else total[j] + rest[j]
+        else:
+            out[j] = _sum(own, lows[j], highs[j])
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def variances(root, own, lows, highs, longest, scratch, out):
     """STDVAR or its `root`, by Welford's method with compensated sums."""
     x, mean, mean_rest, squares, squares_rest = scratch[0], scratch[1], scratch[2], scratch[3], scratch[4]
@@ -69,7 +57,7 @@ def variances(root, own, lows, highs, longest, scratch, out):
             out[j] = np.sqrt(out[j])
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def time_sums(predict, own_ms, lows, highs, at_ms, origins_ms, x_sums, xx_sums):
     """The sums over each window of the seconds from its origin and of their squares: of series with the same times the same.
 
@@ -85,7 +73,7 @@ def time_sums(predict, own_ms, lows, highs, at_ms, origins_ms, x_sums, xx_sums):
         x_sums[j], xx_sums[j] = x_sum + x_rest, xx_sum + xx_rest
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def regressions(predict, own, own_ms, lows, highs, longest, origins_ms, seconds, x_sums, xx_sums, scratch, changes, out):
     """The slope a second by least squares or, to `predict`, the value so many `seconds` after the origin. Of at least two samples.
 
@@ -117,7 +105,7 @@ def regressions(predict, own, own_ms, lows, highs, longest, origins_ms, seconds,
         out[j] = slope * seconds[j] + intercept if predict else slope
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _count_changes(own, changes):
     """changes[i] i64 is how many samples up to the i-th are not equal to the one before."""
     changes[0] = 0
@@ -125,14 +113,14 @@ def _count_changes(own, changes):
         changes[i] = changes[i - 1] + (1 if own[i] != own[i - 1] else 0)
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def pick(own, lows, highs, i, x):
     """x[j] is the i-th sample of window j, or what leaves every sum as it is."""
     for j in range(len(lows)):
         x[j] = own[np.uint64(lows[j] + i)] if lows[j] + i < highs[j] else ABSENT
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _add_each(x, total, rest):
     """One step of Kahan's summation with Neumaier's improvement for each window. (Few arrays a loop: only so does it vectorise.)"""
     for j in range(len(x)):
@@ -142,7 +130,7 @@ def _add_each(x, total, rest):
         total[j] = added
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _move_means(x, count, mean, rest):
     """The means with one sample more; x becomes what each adds to the squares."""
     for j in range(len(x)):
@@ -155,7 +143,7 @@ def _move_means(x, count, mean, rest):
         x[j] = delta * (x[j] - (added + rest[j]))
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _add(value, total, rest):
     added = total + value
     if np.isinf(added):
@@ -165,7 +153,7 @@ def _add(value, total, rest):
     return added, rest + ((value - added) + total)
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _sum(own, low, high):
     total = rest = 0.0
     for i in range(low, high):
@@ -173,7 +161,7 @@ def _sum(own, low, high):
     return total if np.isinf(total) else total + rest
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _mean(own, low, high):
     total, rest, mean, count = own[low], 0.0, 0.0, 1.0
     incremental = False
@@ -192,7 +180,7 @@ def _mean(own, low, high):
     return mean + rest if incremental else total / count + rest / count
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _variance(own, low, high):
     count = mean = mean_rest = squares = squares_rest = 0.0
     for i in range(low, high):

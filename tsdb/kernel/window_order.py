@@ -9,7 +9,7 @@ from numba.extending import register_jitable
 MIN, MAX, TS_OF_MIN, TS_OF_MAX, QUANTILE, MAD = range(11, 17)
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def has_nan(own):
     """Whether any value is NaN."""
     found = 0
@@ -18,7 +18,7 @@ def has_nan(own):
     return found > 0
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def stretch_places(lows, highs, room, left, right):
     """How many levels `extremes` needs; left and right u64[k] get the places in them, of `room` f64 each, that cover each window:
 
@@ -36,14 +36,15 @@ def stretch_places(lows, highs, room, left, right):
     return levels
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def extremes(code, own, left, right, levels, room, table, out):
     """MIN or MAX of values without NaN; the first of equal ones. table f64[levels * room], room >= m, is scratch.
 
     Level l of the table is the extreme of each stretch of 2^l samples, made of two of the level before: O(m log range + k).
     """
     size = len(own)
-    table[:size] = own
+    for i in range(size):
+        table[i] = own[i]
     for level in range(1, levels):
         half = 1 << (level - 1)
         before = table[(level - 1) * room : (level - 1) * room + size]
@@ -60,7 +61,7 @@ def extremes(code, own, left, right, levels, room, table, out):
         out[j] = b if (b < a if code == MIN else b > a) else a
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def extremes_by_queue(code, own, own_ms, lows, highs, queue, out):
     """MIN, MAX and their times in seconds, of any values: NaN is never one while a number is there. queue i64[m] is scratch."""
     head = tail = high = 0  # queue[head:tail] are the rows that may still become the extreme, best first
@@ -72,7 +73,7 @@ def extremes_by_queue(code, own, own_ms, lows, highs, queue, out):
             out[j] = own[row] if code <= MAX else own_ms[row] / 1000.0
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def ranks(code, own, lows, highs, q, window, out):
     """QUANTILE, the q[j]-quantile, and MAD, the median absolute deviation. window f64[m] is scratch."""
     low = high = size = 0
@@ -84,7 +85,7 @@ def ranks(code, own, lows, highs, q, window, out):
             out[j] = _quantile(q[j], window, size) if code == QUANTILE else _deviation(window, size)
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _slide_queue(code, own, was_high, low, high, queue, head, tail):
     """The queue with the window low:high; the first of equals wins for MIN and MAX, the last for their times."""
     while head < tail and queue[head] < low:
@@ -111,7 +112,7 @@ def _slide_queue(code, own, was_high, low, high, queue, head, tail):
     return head, tail
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _slide_sorted(own, numbers, was_low, was_high, low, high, window, size):
     """window[:size], sorted with NaN first, moved from rows was_low:was_high to low:high; the new size.
 
@@ -136,7 +137,7 @@ def _slide_sorted(own, numbers, was_low, was_high, low, high, window, size):
     return size
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _replace(window, old, new):
     """One value of a sorted window without NaN by another."""
     at, to = _count_less(window, old), _count_less(window, new)
@@ -151,7 +152,7 @@ def _replace(window, old, new):
         window[to] = new
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _count_less(window, value):
     """How many are less. Counting all vectorises; a search, whose every branch is a guess, is no faster in windows of hundreds."""
     if len(window) > 512:
@@ -162,7 +163,7 @@ def _count_less(window, value):
     return count
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _place(value, window, size):
     """The first place in window[:size] that is not less than value."""
     if np.isnan(value):
@@ -177,7 +178,7 @@ def _place(value, window, size):
     return a
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _quantile(q, window, size):
     """Linear interpolation between the two nearest ranks of sorted window[:size]."""
     if np.isnan(q):
@@ -193,7 +194,7 @@ def _quantile(q, window, size):
     return window[below] * (1.0 - weight) + window[above] * weight
 
 
-@register_jitable(error_model="numpy")
+@register_jitable(error_model="numpy", _nrt=False)
 def _deviation(window, size):
     """The median absolute deviation of sorted window[:size]; NaN if one of them is, or the median is no finite number."""
     median = _quantile(0.5, window, size)

@@ -13,14 +13,20 @@ from tests.tsdb.kernel.series_windows import NONE, ranges, same, series, steps, 
 from tsdb.kernel import window_reduce as kernel
 
 
-def reduce(code: int, data: tuple, ends: np.ndarray, range_ms: int, smallest: int = 1, q: float = 0.3, run: Callable | None = None):
+def reduce(
+    code: int, data: tuple, ends: np.ndarray, range_ms: int, smallest: int = 1, q: float = 0.3, *, interpreted: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     offsets, t_ms, values = data
     shape = (len(offsets) - 1, len(ends))
     out, present = np.full(shape, -1.0), np.empty(shape, bool)
     params = np.full(len(ends), q)
-    args = (code, offsets, t_ms, values, NONE, ends, range_ms, 0, ends, params, params, smallest, out, present)
     with np.errstate(all="ignore"):
-        (run or kernel.reduce_windows)(*args)
+        if code in kernel.FITTED:
+            fit = kernel.fit_windows.py_func if interpreted else kernel.fit_windows
+            fit(code, offsets, t_ms, values, ends, range_ms, ends, params, smallest, out, present)
+        else:
+            run = kernel.reduce_windows.py_func if interpreted else kernel.reduce_windows
+            run(code, offsets, t_ms, values, NONE, ends, range_ms, 0, params, params, smallest, out, present)
     return out, present
 
 
@@ -76,7 +82,7 @@ def test_compiled_equals_interpreted(code: int, data: tuple, range_ms: int, step
     ends = np.arange(0, 400, step_ms)
     smallest = 2 if kernel.IRATE <= code <= kernel.SMOOTHING else 1
     out, present = reduce(code, data, ends, range_ms, smallest)
-    slow, slow_present = reduce(code, data, ends, range_ms, smallest, run=kernel.reduce_windows.py_func)
+    slow, slow_present = reduce(code, data, ends, range_ms, smallest, interpreted=True)
     np.testing.assert_array_equal(present, slow_present)
     np.testing.assert_array_equal(out[present], slow[present])
 
