@@ -11,7 +11,6 @@ told per window and per raw sample that the windows stand for.
 
 import argparse
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -145,12 +144,18 @@ def _work_alone(folder: Path, days: int, peer: float) -> None:
         if hours <= 24 * days:
             _compact(bucket, hours, text, costs)
             _table([meta for meta in list_blocks(bucket) if meta.max_ms - meta.min_ms == hours * HOUR_MS], peer)
-    merged_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    merged_mib = _peak_mib()
     _downsample_all(bucket, costs, least_ms=None, now_ms=START_MS + days * DAY_MS + HOUR_MS)
     _table(live_blocks(list_blocks(bucket)), peer)
     costs.tell()
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    peak_mib = _peak_mib()
     print(f"  peak memory of the process: {merged_mib} MiB after compaction, {peak_mib} MiB after downsampling")
+
+
+def _peak_mib() -> int:
+    """The most memory this process had; `ru_maxrss` would count that of the process which started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) >> 10 for line in lines if line.startswith("VmHWM"))
 
 
 def _warm() -> None:
