@@ -202,11 +202,12 @@ def _downsample_all(bucket: FolderBucket, costs: Costs, *, least_ms: int | None,
 def _table(metas: Sequence[BlockMeta], peer: float) -> None:
     """A line for each resolution and length of the blocks, beside the peer's bytes a raw sample."""
     kinds = sorted({(meta.resolution_ms, (meta.max_ms - meta.min_ms) // HOUR_MS) for meta in metas})
-    raw = sum(meta.samples for meta in metas if meta.resolution_ms == 0)
+    raw_blocks = [meta for meta in metas if meta.resolution_ms == 0]
+    per_ms = sum(meta.samples for meta in raw_blocks) / max(sum(meta.max_ms - meta.min_ms for meta in raw_blocks), 1)
     for resolution_ms, hours in kinds:
         some = [meta for meta in metas if (meta.resolution_ms, (meta.max_ms - meta.min_ms) // HOUR_MS) == (resolution_ms, hours)]
         size, samples = sum(meta.size_bytes for meta in some), sum(meta.samples for meta in some)
-        covered = samples if resolution_ms == 0 else raw
+        covered = samples if resolution_ms == 0 else per_ms * sum(meta.max_ms - meta.min_ms for meta in some)
         text = "raw" if resolution_ms == 0 else f"{resolution_ms // 60_000} m"
         a_raw_one = size / covered
         print(
