@@ -134,6 +134,24 @@ def test_pages_that_several_batches_share_are_read_once(monkeypatch: pytest.Monk
     assert len(read) == len(set(read)) == 3
 
 
+def test_what_was_read_in_part_is_not_kept_as_the_whole() -> None:
+    """A column of an index that cannot be read once is read by the next query."""
+    bucket = Memory()
+    batches = [part(grid_batch(12, 100, seed=i), i, range(12)) for i in range(3)]
+    metas = written(bucket, batches)
+    run = run_of(bucket, metas, damage=lambda ulid, error: f"{ulid} is damaged")
+    selection = Selection((Matcher("instance", "=~", ".*[12]"),), MIN_MS, MAX_MS)
+    key, sound = metas[1].key("index"), bucket.objects[metas[1].key("index")]
+    run.pieces[1].block.index().directory()
+    bucket.objects[key] = bytes(len(sound))
+    damaged = list(run.select(selection))
+    assert [text for batch in damaged for text in batch.warnings] == [f"{metas[1].ulid} is damaged"]
+    bucket.objects[key] = sound
+    wanted = merge_batches([batch.take(np.flatnonzero(selection.matchers[0].select(batch.series))) for batch in batches])
+    for _ in range(2):
+        assert same_samples(merge_batches(list(run.select(selection))), wanted)
+
+
 def test_pages_are_read_once() -> None:
     bucket = Memory()
     run = run_of(bucket, written(bucket, [part(grid_batch(12, 100, seed=i), i, range(12)) for i in range(3)]))
