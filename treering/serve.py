@@ -51,7 +51,7 @@ def serve(config: Config, say: Callable[[str], None] = print) -> None:
     start_logging(level=config.log_level, as_json=config.log_format == "json")
     listener = _listen(config)
     try:
-        helper = _compile_once(say)
+        helpers = _compile_once(say)
         node = Node(config)
     except BaseException:
         listener.close()
@@ -60,7 +60,7 @@ def serve(config: Config, say: Callable[[str], None] = print) -> None:
         try:
             _run(node, listener, say, began)
         finally:
-            if helper is not None:
+            for helper in helpers:
                 helper.terminate()
                 helper.wait()
             _close(node, say)
@@ -155,7 +155,7 @@ def _listen(config: Config) -> socket.socket:
     return listener
 
 
-def _compile_once(say: Callable[[str], None]) -> "subprocess.Popen[bytes] | None":
+def _compile_once(say: Callable[[str], None]) -> "list[subprocess.Popen[bytes]]":
     notice = threading.Timer(1.5, say, ["Compiling kernels for this machine, once: some ten seconds ..."])
     notice.start()
     try:

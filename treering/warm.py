@@ -1,9 +1,9 @@
-"""Compile or load kernels before the first request: small journeys through a throw-away store.
+"""Load kernels before the first request, by small journeys through a throw-away store.
 
-Until all kernels are compiled, each start shares the work with a helper process: the server takes those of memory and of answers,
-the helper those of the wire and of most windows, half of the time each. Then the server is ready, and the helper goes on with those
-of blocks and with rare ones, which are first needed later; Numba's cache on disk brings them together. The helper leaves a mark
-beside them when all are there, so that a start after an upgrade, or after one that was cut short, shares the work again.
+Until all kernels are compiled, each start has helper processes compile them, half of the work each: a process that has compiled
+keeps 140 MB of the compiler's. When those of a first dashboard are there, the server loads them from Numba's cache on disk and is
+ready, and the helpers go on with those that are needed later. Each leaves a mark beside the kernels when its own are all there, so
+that a start after an upgrade, or after one that was cut short, begins anew.
 """
 
 import gc
@@ -50,32 +50,25 @@ RARER_QUERIES = (
 )
 STEP_MS, POINTS = 5_000, 40
 
-MARK = "treering.nbm"
-"""The file beside the compiled kernels that says of which state of their sources, of Numba and of the machine all are there. It is
-named like Numba's (nbi, nbc), to be removed together with them."""
+HELPERS = ("memory", "wire")
+"""The helper processes, by what they compile first."""
 
 
-def warm_kernels() -> "subprocess.Popen[bytes] | None":
+def warm_kernels() -> "list[subprocess.Popen[bytes]]":
     """Make all that a first dashboard needs ready; some ten seconds on the very first start, tenths of a second on later ones.
 
-    On the first start, returns the helper process that goes on with what is needed later; the caller ends it.
+    On the first start, returns the helper processes that go on with what is needed later; the caller ends them.
     """
-    helper = None if _compiled() else subprocess.Popen([sys.executable, "-m", "treering.warm"], stdout=subprocess.PIPE)
-    collecting = gc.isenabled()
-    gc.disable()  # the compiler makes millions of objects that live; collecting among them takes a tenth of its time
-    try:
-        _memory_journey()
-        for answer in query_journey(QUERIES):
-            query_response(answer)
-        if helper is not None and helper.stdout is not None:
-            helper.stdout.readline()  # it has compiled what the rest needs, or has failed; then that is compiled here
-        _wire_and_windows()
-        if helper is None:
-            _block_journey()
-    finally:
-        if collecting:
-            gc.enable()
-    return helper
+    command = [sys.executable, "-m", "treering.warm"]
+    helpers = [] if _compiled() else [subprocess.Popen([*command, name], stdout=subprocess.PIPE) for name in HELPERS]
+    for helper in helpers:
+        assert helper.stdout is not None
+        helper.stdout.readline()  # its part is there, or it has failed; then that is compiled here
+    _memory_and_answers()
+    _wire_and_windows()
+    if not helpers:
+        _block_journey()
+    return helpers
 
 
 def query_journey(queries: Sequence[str]) -> list[Answer]:
@@ -85,27 +78,34 @@ def query_journey(queries: Sequence[str]) -> list[Answer]:
     return ranges + [query_instant(_Samples(), text, steps.end_ms) for text in queries]
 
 
-def help_to_compile() -> None:
-    """The helper process: says "ready" once what the server waits for is compiled, and leaves the mark once all is."""
-    _wire_and_windows()
-    print("ready", flush=True)
-    _block_journey()
-    query_journey(RARER_QUERIES)
-    _downsampled_journey()
-    _decode(2)
-    with suppress(OSError):  # the next start then shares the work once more
-        _mark().write_text(_state())
+def help_to_compile(name: str) -> None:
+    """A helper process: says "ready" once what the server waits for is compiled, and leaves its mark once all is."""
+    gc.disable()  # the compiler makes millions of objects that live; collecting among them takes a tenth of its time
+    if name == "memory":
+        _memory_and_answers()
+        print("ready", flush=True)
+        _block_journey()
+    else:
+        _wire_and_windows()
+        print("ready", flush=True)
+        query_journey(RARER_QUERIES)
+        _downsampled_journey()
+        _decode(2)
+    with suppress(OSError):  # the next start then compiles once more
+        _mark(name).write_text(_state())
 
 
 def _compiled() -> bool:
-    """Whether a helper has compiled all kernels, as they are now, where this process looks for them."""
+    """Whether helpers have compiled all kernels, as they are now, where this process looks for them."""
     with suppress(OSError):
-        return _mark().read_text() == _state()
+        return all(_mark(name).read_text() == _state() for name in HELPERS)
     return False
 
 
-def _mark() -> Path:
-    return Path(hash_bytes.stats.cache_path or tempfile.gettempdir()) / MARK
+def _mark(name: str) -> Path:
+    """The file beside the compiled kernels that says of which state of their sources, of Numba and of the machine a helper's are
+    there. It is named like Numba's (nbi, nbc), to be removed together with them."""
+    return Path(hash_bytes.stats.cache_path or tempfile.gettempdir()) / f"treering-{name}.nbm"
 
 
 def _state() -> str:
@@ -115,14 +115,16 @@ def _state() -> str:
     return hashlib.sha256("\n".join([numba.__version__, binding.get_host_cpu_name(), *stamps]).encode()).hexdigest()
 
 
-def _memory_journey() -> None:
-    """Write, and read back from memory: the kernels of the head."""
+def _memory_and_answers() -> None:
+    """Write, read back from memory, and ask: the kernels of the head and of answers."""
     with tempfile.TemporaryDirectory() as folder:
         node = Node(Config(data=folder, wal_sync="os"))
         start_ms = node.now_ms() - POINTS * STEP_MS
         node.push("anonymous", _batch(start_ms))
         node.query(("anonymous",), Query("up", start_ms, node.now_ms(), 30_000))
         node.close(flush=False)
+    for answer in query_journey(QUERIES):
+        query_response(answer)
 
 
 def _block_journey() -> None:
@@ -182,5 +184,4 @@ class _Samples:
 
 
 if __name__ == "__main__":
-    gc.disable()
-    help_to_compile()
+    help_to_compile(sys.argv[1])
