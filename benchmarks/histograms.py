@@ -1,6 +1,6 @@
 """Time of queries over native histograms, beside Prometheus over the same samples, both fed by remote write.
 
-usage: python -m benchmarks.histograms [--series N] [--hours H] [--runs N] [--query NAME]
+usage: python -m benchmarks.histograms [--series N] [--hours H] [--runs N] [--cold] [--query NAME]
 """
 
 import argparse
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1)
     parser.add_argument("--step", type=int, default=60, help="seconds")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--cold", action="store_true", help="only the first answer of each: Prometheus takes minutes for thousands")
     parser.add_argument("--query", action="append", choices=list(QUERIES), help="only these")
     choice = parser.parse_args()
     queries = {name: text for name, text in QUERIES.items() if not choice.query or name in choice.query}

@@ -204,9 +204,9 @@ def _aggregate(ev: Evaluation, node: Aggregate, steps: Steps) -> Value:
         return aggregate.aggregate(node, value, param, ev.notes, check)
     accumulator = aggregate.Accumulator.start(node, steps)
     for matrix in stream(ev, node.expr, steps):
-        hold(ev, matrix.values.size)
+        hold(ev, size_of(matrix))
         accumulator.add(matrix)
-        ev.held -= matrix.values.size
+        ev.held -= size_of(matrix)
     return accumulator.finish(ev.notes)
 
 
@@ -392,7 +392,7 @@ def _whole(ev: Evaluation, expr: Expr, steps: Steps) -> Matrix:
     """The matrices of a node that streams, put together."""
     parts = []
     for matrix in stream(ev, expr, steps):
-        hold(ev, matrix.values.size)
+        hold(ev, size_of(matrix))
         parts.append(matrix)
     return _together(parts, steps)
 

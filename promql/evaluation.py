@@ -22,7 +22,7 @@ from tsdb.model.histogram import COUNTER_RESET, UNKNOWN_RESET, Histograms
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import Selection, Source
 
-HELD_BYTES, HISTOGRAM_BYTES, BUCKET_BYTES = 24, 96, 12
+HELD_BYTES = 24
 """What a sample or cell with what is made beside it takes at most, a native histogram without its buckets, and a bucket."""
 
 Number = TypeVar("Number", bound=np.generic)
@@ -208,10 +208,7 @@ def _hold_batch(ev: Evaluation, batch: SeriesBatch, steps: Steps) -> int:
 
 def _weight(histograms: Histograms | None) -> int:
     """The room of native histograms in samples."""
-    if histograms is None:
-        return 0
-    buckets = len(histograms.positive.index) + len(histograms.negative.index) + len(histograms.bounds)
-    return (HISTOGRAM_BYTES * len(histograms) + BUCKET_BYTES * buckets) // HELD_BYTES
+    return 0 if histograms is None else histograms.size_bytes // HELD_BYTES
 
 
 def _finish(ev: Evaluation, started: _Started) -> Matrix:

@@ -122,7 +122,8 @@ def union_tables(tables: Sequence[SeriesTable]) -> tuple[SeriesTable, list[I64]]
 
 
 def _same_table(a: SeriesTable, b: SeriesTable) -> bool:
-    return a.names == b.names and np.array_equal(a.ids, b.ids) and np.array_equal(a.symbols, b.symbols)
+    same_symbols = a.symbols is b.symbols or np.array_equal(a.symbols, b.symbols)
+    return a.names == b.names and same_symbols and np.array_equal(a.ids, b.ids)
 
 
 def merge_streams(streams: Sequence[Iterator[SeriesBatch]]) -> Iterator[SeriesBatch]:
@@ -206,9 +207,9 @@ def _histogram_places(batches: Sequence[SeriesBatch]) -> I64:
 def _placed(batches: Sequence[SeriesBatch], table: SeriesTable, places: Sequence[I64]) -> SeriesBatch | None:
     """The samples of all batches, whose series are those of `table` at these places, each copied once.
 
-    None unless they are floats that of each series follow one another in time, batch by batch: only then nothing needs comparing.
+    None unless they are raw and of each series follow one another in time, batch by batch: only then nothing needs comparing.
     """
-    if any(batch.histograms is not None or batch.windows is not None for batch in batches):
+    if any(batch.windows is not None for batch in batches):
         return None
     counts, until = np.zeros(len(table), np.int64), np.full(len(table), MIN_MS, np.int64)
     to: list[I64] = [np.empty(0, np.int64)] * len(batches)
@@ -225,13 +226,21 @@ def _placed(batches: Sequence[SeriesBatch], table: SeriesTable, places: Sequence
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     t_ms, values = np.empty(offsets[-1], np.int64), np.empty(offsets[-1])
     start_ms = np.zeros(offsets[-1], np.int64) if any(batch.start_ms is not None for batch in batches) else None
-    for batch, place, before in zip(batches, places, to, strict=True):
+    native = any(batch.histograms is not None for batch in batches)
+    histogram_at = np.empty(offsets[-1], np.int64) if native else None
+    own_places = np.split(_histogram_places(batches), np.cumsum([batch.samples for batch in batches])[:-1]) if native else []
+    for i, (batch, place, before) in enumerate(zip(batches, places, to, strict=True)):
         ranges = batch.offsets[:-1], np.diff(batch.offsets), offsets[place] + before
         _copy(batch.t_ms, t_ms, *ranges)
         _copy(batch.values, values, *ranges)
         if start_ms is not None and batch.start_ms is not None:
             _copy(batch.start_ms, start_ms, *ranges)
-    return SeriesBatch(table, offsets, t_ms, values, start_ms=start_ms, resolution_ms=max(b.resolution_ms for b in batches))
+        if histogram_at is not None:
+            _copy(own_places[i], histogram_at, *ranges)
+    histograms = concat_histograms([batch.histograms or Histograms.empty() for batch in batches]) if native else None
+    return SeriesBatch(
+        table, offsets, t_ms, values, histograms, histogram_at, start_ms, resolution_ms=max(b.resolution_ms for b in batches)
+    )
 
 
 def _copy(source: I64 | F64, out: I64 | F64, at: I64, size: I64, to: I64) -> None:

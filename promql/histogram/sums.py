@@ -13,8 +13,8 @@ from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.labels import METRIC_NAME
 from tsdb.model.series import Strings, strings
 
-MAX_WAITING = 1 << 18
-"""Histograms kept before they are added up: about 100 MB of 20 buckets each."""
+MAX_WAITING_BYTES = 48 << 20
+"""Of histograms kept before they are added up, which takes as much once more."""
 
 
 @dataclass(slots=True)
@@ -27,8 +27,8 @@ class NativeSums:
     cells: list[I64] = field(default_factory=list)
     weights: list[F64] = field(default_factory=list)
     names: list[Strings] = field(default_factory=list)
-    waiting: int = 0
-    room: int = MAX_WAITING
+    waiting_bytes: int = 0
+    room_bytes: int = MAX_WAITING_BYTES
     incompatible: list[I64] = field(default_factory=list)
     incompatible_names: dict[str, None] = field(default_factory=dict)
     reconciled: bool = False
@@ -37,7 +37,7 @@ class NativeSums:
     @property
     def seen(self) -> bool:
         """Whether any histogram has come."""
-        return self.waiting > 0 or len(self.incompatible) > 0
+        return len(self.histograms) > 0 or len(self.incompatible) > 0
 
     def add(self, batch: Matrix, group: I64) -> None:
         """Take the histograms of a batch; series i is of group[i]."""
@@ -46,9 +46,9 @@ class NativeSums:
             return
         names = batch.series.values(METRIC_NAME)[rows]
         self._keep(batch.histograms.take(batch.cells[rows, steps]), group[rows] * self.steps + steps, np.ones(len(rows)), names)
-        if self.waiting > self.room:
+        if self.waiting_bytes > self.room_bytes:
             self._reduce(np.empty(0, np.int64))
-            self.room = max(MAX_WAITING, 2 * self.waiting)  # where most groups are single, adding up frees little
+            self.room_bytes = max(MAX_WAITING_BYTES, 2 * self.waiting_bytes)  # where most groups are single, adding up frees little
 
     def finish(self, groups: int, floats: Bool, notes: Annotations) -> tuple[I64, Histograms, Bool]:
         """(cells i64[g, k], histograms, which cells have both histograms and floats, which have none then).
@@ -72,11 +72,11 @@ class NativeSums:
         self.cells.append(cells)
         self.weights.append(weights)
         self.names.append(names)
-        self.waiting += len(cells)
+        self.waiting_bytes += histograms.size_bytes
 
     def _reduce(self, without: I64) -> None:
         """Add up what waits, so that one histogram is left for each cell; drop the cells `without`."""
-        if not self.waiting:
+        if not self.histograms:
             return
         cells, weights, names = np.concatenate(self.cells), np.concatenate(self.weights), np.concatenate(self.names)
         keep = np.flatnonzero(~np.isin(cells, without))
@@ -90,7 +90,7 @@ class NativeSums:
         self.collided |= bool((sums.collision & ~sums.incompatible).any())
         self.incompatible.append(used[sums.incompatible])
         self.incompatible_names.update(dict.fromkeys(first_names[sums.incompatible].tolist()))
-        self.histograms, self.cells, self.weights, self.names, self.waiting = [], [], [], [], 0
+        self.histograms, self.cells, self.weights, self.names, self.waiting_bytes = [], [], [], [], 0
         if len(used):
             self._keep(sums.histograms, used, np.add.reduceat(weights[order], starts), first_names)
 

@@ -103,6 +103,16 @@ def test_histograms_are_joined_too() -> None:
     assert same_samples(merge_batches(list(run.select(EVERYTHING))), merge_batches(batches))
 
 
+def test_a_batch_holds_no_histograms_but_its_own() -> None:
+    bucket, whole = Memory(), histogram_batch(30, 100)
+    run = replace(run_of(bucket, written(bucket, [whole])), batch_words=4_000)
+    wanted = Selection((), 20 * 15_000, 70 * 15_000)
+    found = list(run.select(wanted))
+    assert len(found) > 3 and same_samples(merge_batches(found), whole.clip(wanted.start_ms, wanted.end_ms))
+    for batch in found:
+        assert batch.histograms is not None and len(batch.histograms) == np.count_nonzero(batch.histogram_at >= 0)
+
+
 @pytest.mark.parametrize("threads", [False, True])
 def test_windows_come_as_they_are_and_of_their_columns_those_that_are_asked_for(threads: bool) -> None:
     bucket, span_ms = Memory(), 20 * 300_000

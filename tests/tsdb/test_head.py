@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.tsdb.writes import ALL, by_name, contents, label_ranges, series, write_of
 from tsdb.head import memory as head_memory
-from tsdb.head import slab
+from tsdb.head import read, slab
 from tsdb.head.head import Head, HeadOptions
 from tsdb.model.errors import BadData, Unavailable
 from tsdb.model.histogram import Buckets, Histograms
@@ -94,6 +94,21 @@ def test_samples_too_far_in_the_future_are_refused(head: Head) -> None:
     assert (result.samples, result.rejected) == (1, {"too-far-in-future": 2})
     assert str(NOW + 600_001) in result.message
     assert head.active_series == 1, "a series of which nothing is stored is not kept"
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_batch_has_fewer_series_where_histograms_are_heavy(head: Head, monkeypatch: pytest.MonkeyPatch, sealed: bool) -> None:
+    monkeypatch.setattr(read, "BATCH_SAMPLES", 20)
+    monkeypatch.setattr(slab, "PAGE_HISTOGRAM_BYTES", 400)
+    for i in range(20):
+        head.append(histogram_write(Labels.of({"__name__": "h", "pod": f"p{i:02}"}), [(1, 2.0), (2, 4.0)]), now_ms=NOW)
+    if sealed:
+        with head._lock:
+            head._memory.freeze()
+        head._memory.seal_full()
+    batches = list(head.select(Selection((), 0, 10)))
+    assert len(batches) >= 10 and sum(batch.samples for batch in batches) == 40
+    assert all(batch.histograms is not None and len(batch.histograms) == batch.samples for batch in batches)
 
 
 @pytest.mark.parametrize(("window_ms", "late", "reason"), [(0, 99, "out-of-order"), (50, 49, "too-old")])

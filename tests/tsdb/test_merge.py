@@ -107,6 +107,14 @@ def test_histograms_that_differ_only_in_a_bucket_have_an_order() -> None:
     assert histogram_texts(merge_batches([a, b])) == histogram_texts(merge_batches([b, a, b]))
 
 
+def test_histograms_one_after_another_and_mixed_up_merge_alike() -> None:
+    whole = histogram_batch(5, 30)
+    early, late = whole.clip(0, 200_000), whole.clip(200_000, MAX_MS)
+    for parts in ([late, early], [early, whole], [whole.where(whole.t_ms % 30_000 == 0), whole]):
+        merged = merge_batches(parts)
+        assert same_samples(merged, whole) and histogram_texts(merged) == histogram_texts(whole)
+
+
 def test_start_times_are_kept_and_the_larger_wins() -> None:
     a = grid_batch(2, 3)
     known = replace(a, start_ms=np.full(6, 7, np.int64))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.tsdb.batches import NASTY, batches, grid_batch, histogram_batch, histogram_texts, same_samples
 from tsdb.block import page as page_file
-from tsdb.block.page import Series, decode_page, encode_page, open_page
+from tsdb.block.page import Series, decode_page, encode_page, open_page, page_columns
 from tsdb.compaction.downsample import downsample
 from tsdb.model.errors import Corrupt
 from tsdb.model.series import SeriesBatch, SeriesTable
@@ -48,6 +48,17 @@ def test_start_times_and_histograms_come_back() -> None:
     back = round_trip(batch)
     assert same_samples(back, batch)
     assert histogram_texts(back) == histogram_texts(batch)
+
+
+@pytest.mark.parametrize("rows", [[0], [3, 4, 6], [1, 2, 5], [], list(range(7))])
+def test_histograms_of_some_series_are_those_of_the_whole_page(rows: list[int]) -> None:
+    batch = histogram_batch(7, 40)
+    local = np.array(rows, np.int64)
+    columns = page_columns(open_page(encode_page(batch)), local)
+    series = batch.series.take(local)
+    back = SeriesBatch(series, columns.offsets, columns.t_ms, columns.values, columns.histograms, columns.histogram_at)
+    assert same_samples(back, batch.take(local)) and histogram_texts(back) == histogram_texts(batch.take(local))
+    assert back.histograms is not None and len(back.histograms) == np.count_nonzero(back.histogram_at >= 0)
 
 
 def test_histograms_code_as_counters() -> None:

@@ -18,7 +18,7 @@ import zstandard
 
 from tsdb.block.packed import I64 as PACKED_I64
 from tsdb.block.packed import U32, Unpacker, shuffle
-from tsdb.block.page_histogram import HistogramLayout, join_histograms, split_histograms
+from tsdb.block.page_histogram import HistogramLayout, choose_series, join_histograms, split_histograms
 from tsdb.kernel.codec import (
     BITS,
     EXCEPTIONS,
@@ -300,17 +300,47 @@ def decode_page(data: bytes) -> PageColumns:
     return page_columns(open_page(data))
 
 
-def page_columns(page: Page) -> PageColumns:
-    """All columns of an opened page."""
-    offsets = np.concatenate([[0], np.cumsum(page.counts)]).astype(np.int64)
+def page_columns(page: Page, local: I64 | None = None) -> PageColumns:
+    """All columns of an opened page, or those of its series `local` i64[r], ascending."""
+    local = np.arange(len(page)) if local is None else local
+    offsets = np.concatenate([[0], np.cumsum(page.counts[local])]).astype(np.int64)
     t_ms = np.empty(int(offsets[-1]), np.int64)
     columns = np.empty((1 + len(page.names), len(t_ms)))
     start_ms = np.empty(len(t_ms), np.int64) if page.with_start else None
-    every = Series(np.arange(len(page)), np.zeros(len(page), np.int64), page.counts, offsets[:-1])
+    every = Series(local, np.zeros(len(local), np.int64), page.counts[local], offsets[:-1])
     page.copy_series(every, None, t_ms, columns, start_ms)
-    histograms, histogram_at = _histograms(page) if page.layout is not None else (None, None)
+    histograms, histogram_at = (None, None) if page.layout is None else page_histograms(page, page.layout, local)
     windows = columns[1:] if page.names else None
     return PageColumns(offsets, t_ms, columns[0], histograms, histogram_at, start_ms, windows)
+
+
+def page_histograms(page: Page, layout: HistogramLayout, local: I64) -> tuple[Histograms, I64]:
+    """(the histograms of series `local` i64[r] of a page, ascending; histogram_at i64[m] of all their samples)."""
+    int_from = page._values_from() - len(layout.int_lengths)
+    float_from = page._values_from() + (1 + len(page.names)) * len(page)
+    if len(local) == len(page):
+        return join_histograms(
+            layout, _whole(page, int_from, layout.int_lengths), _whole(page, float_from, layout.float_lengths).view(np.float64)
+        )
+    choice, count = choose_series(layout, local), layout.count
+    ints = _whole(page, int_from, layout.int_lengths, choice.ints)
+    floats = _whole(page, float_from, layout.float_lengths, choice.floats).view(np.float64)
+    flags, of_all = np.split(ints, [len(ints) - 3 * count])
+    threshold, bounds, own = np.split(floats, [count, count + int(layout.bounds.sum())])
+    return join_histograms(
+        choice.layout,
+        np.concatenate([flags, of_all.reshape(3, count)[:, choice.rows].ravel()]),
+        np.concatenate([threshold[choice.rows], bounds[choice.bounds], own]),
+    )
+
+
+def _whole(page: Page, first: int, lengths: I64, wanted: Bool | None = None) -> I64:
+    """Columns one after another, from `first` on, all or those that bool[c] says."""
+    sizes = lengths if wanted is None else np.where(wanted, lengths, 0)
+    to = np.cumsum(sizes) - sizes
+    out = np.empty(int(sizes.sum()), np.int64)
+    _decode(page, first, np.zeros(len(lengths), np.int64), lengths, to if wanted is None else np.where(wanted, to, -1), out)
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,25 +398,6 @@ def _decode(page: Page, first: int, low: I64, high: I64, to: I64, out: I64) -> N
         page.streams, page.stream_at[first:last], page.classes, descriptors, places, page.position, page.exact, used, out,
         out.view(np.float64),
     )  # fmt: skip
-
-
-def _histograms(page: Page) -> tuple[Histograms, I64]:
-    """(all histograms of the page, histogram_at i64[m])."""
-    assert page.layout is not None
-    layout = page.layout
-    int_from = page._values_from() - len(layout.int_lengths)
-    float_from = page._values_from() + (1 + len(page.names)) * len(page)
-    ints = _whole(page, int_from, layout.int_lengths)
-    floats = _whole(page, float_from, layout.float_lengths).view(np.float64)
-    return join_histograms(layout, ints, floats)
-
-
-def _whole(page: Page, first: int, lengths: I64) -> I64:
-    """Columns one after another, from `first` on."""
-    at = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    out = np.empty(int(at[-1]), np.int64)
-    _decode(page, first, np.zeros(len(lengths), np.int64), lengths, at[:-1], out)
-    return out
 
 
 def _lengths(time_lengths: I64, ref: I64, with_start: bool, names: int, layout: HistogramLayout | None) -> list[I64]:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsdb.block.page import Page, PageValues, Series, page_columns
+from tsdb.block.page import Page, PageValues, Series, page_histograms
+from tsdb.kernel.ranges import copy_ranges
 from tsdb.merge import merge_batches
+from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.series import F64, I64, Bool, SeriesBatch, SeriesTable
 from tsdb.model.source import MIN_MS
 from tsdb.model.windows import COLUMNS
@@ -40,15 +42,13 @@ def join_shares(
     keep_empty: bool = False,
     columns: Sequence[str] | None = None,
 ) -> SeriesBatch:
-    """The batch of those series of `table` that have samples in the shares, or of all where `keep_empty` (no histograms).
+    """The batch of those series of `table` that have samples in the shares, or of all where `keep_empty`.
 
     Of window columns there are only those that are named (None = all), others are 0.
 
     Shares of one series come by rising time and do not overlap; if the caller does not know that (`apart`), it is found out, and
     those that do are merged. About 4 ns a sample, 2 if it is decoded, shared among the executor's threads.
     """
-    if any(share.page.layout is not None for share in shares):
-        return merge_batches([_with_histograms(table, share) for share in shares])
     if not apart:
         layers = _layers(shares, len(table))
         if len(layers) > 1:
@@ -76,7 +76,8 @@ def join_shares(
     else:
         fill(placed)
     windows = floats[1:] if len(floats) > 1 else None
-    batch = SeriesBatch(table, offsets, t_ms, floats[0], start_ms=start_ms, windows=windows)
+    histograms, histogram_at = _histograms(placed, offsets, executor)
+    batch = SeriesBatch(table, offsets, t_ms, floats[0], histograms, histogram_at, start_ms, windows=windows)
     return batch if keep_empty or counts.all() else _drop_empty(batch, counts)
 
 
@@ -129,12 +130,31 @@ def _drop_empty(batch: SeriesBatch, counts: I64) -> SeriesBatch:
     return replace(batch, series=batch.series.take(keep), offsets=offsets)
 
 
-def _with_histograms(table: SeriesTable, share: Share) -> SeriesBatch:
-    """One page's chosen series with their histograms."""
-    columns = page_columns(share.page)
-    whole = SeriesBatch(
-        SeriesTable.empty(len(columns.offsets) - 1), columns.offsets, columns.t_ms, columns.values, columns.histograms,
-        columns.histogram_at, columns.start_ms, windows=columns.windows,
-    )  # fmt: skip
-    chosen = whole if len(share.local) == len(whole) else whole.take(share.local)
-    return replace(chosen, series=table.take(share.rows)).clip(share.start_ms, share.end_ms)
+def _histograms(placed: Sequence[_Placed], offsets: I64, executor: Executor | None) -> tuple[Histograms | None, I64 | None]:
+    """(the histograms of all shares, the one i64[m] of each sample or -1); (None, None) where no page has any."""
+    native = [one for one in placed if one.share.page.layout is not None]
+    if not native:
+        return None, None
+    out, count = np.full(int(offsets[-1]), -1, np.int64), 0
+    parts = list((map if executor is None else executor.map)(_own_histograms, native))
+    for one, (histograms, at) in zip(native, parts, strict=True):
+        to = one.to + offsets[one.share.rows]
+        copy_ranges(np.where(at >= 0, at + count, -1), np.cumsum(one.size) - one.size, one.size, out, to)
+        count += len(histograms)
+    return concat_histograms([histograms for histograms, _ in parts]), out
+
+
+def _own_histograms(placed: _Placed) -> tuple[Histograms, I64]:
+    """(the histograms of a share, the one i64[m] of each of its samples or -1)."""
+    page, local = placed.share.page, placed.share.local
+    assert page.layout is not None, "asked only of pages with histograms"
+    histograms, at = page_histograms(page, page.layout, local)
+    if int(placed.size.sum()) == len(at):
+        return histograms, at
+    ends = np.cumsum(placed.size)
+    first = np.cumsum(page.counts[local]) - page.counts[local] + placed.low
+    at = at[np.repeat(first - ends + placed.size, placed.size) + np.arange(int(ends[-1]) if len(ends) else 0)]
+    used = np.flatnonzero(at >= 0)
+    histograms = histograms.take(at[used])
+    at[used] = np.arange(len(used))
+    return histograms, at

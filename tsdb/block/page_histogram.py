@@ -71,8 +71,24 @@ class HistogramLayout:
         sizes = np.concatenate([per_series, run_size, positive, negative, bounds])
         if (sizes < 0).any() or run_size.sum() != per_series.sum() or (per_series > samples).any():
             raise Corrupt(f"page: {runs} runs of {run_size.sum()} histograms do not fit {samples.sum()} samples")
+        if not np.isin(np.cumsum(per_series), np.append(np.cumsum(run_size), 0)).all():
+            raise Corrupt(f"page: a run of its {runs} holds histograms of two series")
         positive_index, negative_index = (unpacker.array(int(n.sum()), I32).astype(np.int32) for n in (positive, negative))
         return cls(samples, per_series, run_size, positive, negative, bounds, positive_index, negative_index)
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramChoice:
+    """Some series of a page: their layout, and which integer and float columns bool[...] they need.
+
+    Of the columns of all histograms they need rows i64[h], of the bounds of all runs bounds i64[...].
+    """
+
+    layout: HistogramLayout
+    ints: Bool
+    floats: Bool
+    rows: I64
+    bounds: I64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +98,21 @@ class HistogramColumns:
     layout: HistogramLayout
     ints: I64
     floats: F64
+
+
+def choose_series(layout: HistogramLayout, local: I64) -> HistogramChoice:
+    """What the series `local` i64[r], ascending, need of a page."""
+    first, first_run = _before(layout.per_series), _before(layout.run_size)
+    runs = ragged(np.searchsorted(first_run, first), local)[1]
+    series, in_runs = np.zeros(len(layout.samples), bool), np.zeros(len(layout.run_size), bool)
+    series[local], in_runs[runs] = True, True
+    buckets = [np.repeat(in_runs, layout.positive), np.repeat(in_runs, layout.negative)]
+    chosen = HistogramLayout(
+        layout.samples[local], layout.per_series[local], layout.run_size[runs], layout.positive[runs], layout.negative[runs],
+        layout.bounds[runs], layout.positive_index[buckets[0]], layout.negative_index[buckets[1]],
+    )  # fmt: skip
+    ints, floats = np.append(series, [True] * 3), np.concatenate([[True] * 2, *[series] * 3, *buckets])
+    return HistogramChoice(chosen, ints, floats, ragged(first, local)[1], ragged(_before(layout.bounds), runs)[1])
 
 
 def split_histograms(histograms: Histograms, histogram_at: I64, offsets: I64) -> HistogramColumns:
@@ -126,6 +157,11 @@ def join_histograms(layout: HistogramLayout, ints: I64, floats: F64) -> tuple[Hi
         bounds_offsets, bound[bounds_at],
     )  # fmt: skip
     return histograms, histogram_at
+
+
+def _before(sizes: I64) -> I64:
+    """i64[n + 1]: the sum of all sizes before each."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def _starts_run(h: Histograms, cuts: I64) -> Bool:

@@ -70,7 +70,7 @@ class BlockWriter:
         if any(batch.histograms is not None for batch in filled):
             filled = [_join(filled)]
         words = _joined_words(filled)
-        slabs = min(MAX_SLABS, slabs_of(int(words[-1]), len(words) - 1))
+        slabs = min(MAX_SLABS, slabs_of(sum(map(_plain_words, filled)), len(words) - 1))
         for a, b in row_edges(words, slabs):
             for slab in _cut(_between(filled, a, b), slabs):
                 self._add_page(slab, first_row + a, first_row + b)
@@ -179,14 +179,14 @@ def gather(batches: Iterable[SeriesBatch]) -> Iterator[SeriesBatch]:
 def _rows_of(batches: Iterable[SeriesBatch]) -> Iterator[list[SeriesBatch]]:
     """Neighbouring batches that fill a row of pages together."""
     waiting: list[SeriesBatch] = []
-    words = series = 0
+    words = plain = series = 0
     for batch in batches:
         if len(batch):
             waiting.append(batch)
-            words, series = words + int(_words(batch)[-1]), series + len(batch)
-        if words >= GATHER_WORDS and words >= min(MAX_SLABS, slabs_of(words, series)) * PAGE_WORDS:
+            words, plain, series = words + int(_words(batch)[-1]), plain + _plain_words(batch), series + len(batch)
+        if words >= GATHER_WORDS and words >= min(MAX_SLABS, slabs_of(plain, series)) * PAGE_WORDS:
             yield waiting
-            waiting, words, series = [], 0, 0
+            waiting, words, plain, series = [], 0, 0, 0
     if waiting:
         yield waiting
 
@@ -207,8 +207,7 @@ def _with_samples(batch: SeriesBatch) -> SeriesBatch:
 
 def _words(batch: SeriesBatch) -> I64:
     """i64[n+1] how many numbers the samples of all series before each have."""
-    columns = 2 + (batch.start_ms is not None) + (0 if batch.windows is None else len(batch.windows))
-    words: I64 = (batch.offsets - batch.offsets[0]) * columns
+    words: I64 = (batch.offsets - batch.offsets[0]) * _columns(batch)
     h = batch.histograms
     if h is None or batch.histogram_at is None:
         return words
@@ -216,6 +215,16 @@ def _words(batch: SeriesBatch) -> I64:
     each = np.where(batch.histogram_at >= 0, np.append(sizes, 0)[batch.histogram_at], 0)
     before = np.concatenate([[0], np.cumsum(each)])[batch.offsets]
     return np.asarray(words + before - before[0])
+
+
+def _columns(batch: SeriesBatch) -> int:
+    """How many numbers a sample has, those of its histogram not counted."""
+    return 2 + (batch.start_ms is not None) + (0 if batch.windows is None else len(batch.windows))
+
+
+def _plain_words(batch: SeriesBatch) -> int:
+    """How many numbers all samples have without those of histograms: a bucket is a column of its own, as long as one of values."""
+    return batch.samples * _columns(batch)
 
 
 def _joined_words(batches: Sequence[SeriesBatch]) -> I64:
@@ -226,7 +235,7 @@ def _joined_words(batches: Sequence[SeriesBatch]) -> I64:
 
 
 def slabs_of(words: int, series: int, slab_samples: int | None = None) -> int:
-    """How many slabs of time the pages of series have that have so many numbers together."""
+    """How many slabs of time the pages of series have that have so many numbers together, those of histograms not counted."""
     return max(1, round(words // (2 * series) / (slab_samples or SLAB_SAMPLES)))
 
 

@@ -89,7 +89,7 @@ class OpenSamples:
         if len(self.histograms) > MAX_HISTOGRAM_PARTS:
             self.histograms = [concat_histograms(self.histograms)]
         self.histogram_count += count
-        self.histogram_bytes += 80 * count + 12 * (len(histograms.positive.index) + len(histograms.negative.index))
+        self.histogram_bytes += histograms.size_bytes
 
     def publish(self, count: int) -> None:
         """Makes the rows below `count` part of the log."""
@@ -115,7 +115,8 @@ class OpenSamples:
     def snapshot(self) -> "Snapshot":
         """What is there now; to be taken under the lock of those who append."""
         columns, parts = self.columns, tuple(self.histograms)
-        return Snapshot(columns, self.last, self.count, self.min_ms, self.max_ms, self.histogram_at, self.start_ms, parts)
+        bounds = self.min_ms, self.max_ms
+        return Snapshot(columns, self.last, self.count, *bounds, self.histogram_at, self.start_ms, parts, self.histogram_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,7 @@ class Snapshot:
     histogram_at: I32 | None
     start_ms: I64 | None
     histograms: tuple[Histograms, ...]
+    histogram_bytes: int
 
     def sizes(self) -> I64:
         """i64[refs] how many samples each ref has."""
@@ -173,9 +175,14 @@ class Snapshot:
         used = np.flatnonzero(at >= 0)
         if len(used) == 0:
             return None, None
-        chosen = concat_histograms(self.histograms).take(at[used])
-        at[used] = np.arange(len(used))
-        return chosen, at
+        chosen, before, count = [], 0, 0
+        wanted = at[used]
+        for part in self.histograms:
+            here = np.flatnonzero((wanted >= before) & (wanted < before + len(part)))
+            chosen.append(part.take(wanted[here] - before))
+            at[used[here]] = np.arange(count, count + len(here))
+            before, count = before + len(part), count + len(here)
+        return concat_histograms(chosen), at
 
 
 def _longer(column: npt.NDArray[Scalar], room: int, used: int, rest: int | None = None) -> npt.NDArray[Scalar]:

@@ -15,6 +15,8 @@ from tsdb.model.source import MAX_MS, MIN_MS
 
 BATCH_SERIES, BATCH_SAMPLES, BATCH_PAGES = 4096, 1 << 19, 4
 """The most series in a batch; about the samples in one, of which a few fit into the processor's cache together; pages at least."""
+SAMPLE_BYTES = 16
+"""Of a sample: a histogram counts as as many as would take its room."""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,7 +95,7 @@ def read(rows: Sequence[Rows], parts: Sequence[Reading], cache: PageCache | None
 
     Sealed pages are kept in the cache.
     """
-    for batch in _batches(rows, _batch_series(parts)):
+    for batch in _batches(rows, _batch_series(rows, parts)):
         keys = np.concatenate([r.keys for r in batch]) if len(batch) > 1 else batch[0].keys
         fragments = [fragment for part in parts for fragment in part.read(keys, cache)]
         columns = settle(fragments, len(keys))
@@ -115,18 +117,34 @@ def labels_of(rows: Sequence[Rows], live: Bool) -> SeriesTable:
     return concat_tables([table for table in tables if len(table)] or [SeriesTable.empty()])
 
 
-def _batch_series(parts: Sequence[Reading]) -> int:
+def _batch_series(rows: Sequence[Rows], parts: Sequence[Reading]) -> int:
     """How many series have about BATCH_SAMPLES, as far as the parts tell, and fill BATCH_PAGES pages of each slab: the pages at the
     edges of a batch may be opened twice."""
-    each, page_series = 1.0, 1
+    each, page_series = 1.0, 1.0
     for part in parts:
         content = part.content
-        if isinstance(content, Slab):
-            each += content.samples / max(len(content.keys), 1)
-            page_series = max(page_series, len(content.keys) // max(len(content.page_samples), 1))
+        if not isinstance(content, Slab):
+            series = max(int(np.count_nonzero(content.last >= 0)), 1)
+            each += (content.count + content.histogram_bytes / SAMPLE_BYTES) / series
+        elif content.page_histogram_bytes.any():
+            samples, per_page = _slab_weight(content, rows)
+            each += samples
+            page_series = max(page_series, per_page)
         else:
-            each += content.count / max(int(np.count_nonzero(content.last >= 0)), 1)
-    return max(1, min(BATCH_SERIES, max(round(BATCH_SAMPLES / each), BATCH_PAGES * page_series)))
+            each += content.samples / max(len(content.keys), 1)
+            page_series = max(page_series, BATCH_PAGES * len(content.keys) // max(len(content.page_samples), 1))
+    return max(1, min(BATCH_SERIES, max(round(BATCH_SAMPLES / each), round(page_series))))
+
+
+def _slab_weight(slab: Slab, rows: Sequence[Rows]) -> tuple[float, float]:
+    """(samples of a series, histograms by their weight; series of a page) in the pages of a slab that have any of the rows."""
+    keys = np.concatenate([r.keys for r in rows]) if rows else slab.keys[:0]
+    at = np.searchsorted(slab.keys, keys)
+    found = at[slab.keys[np.minimum(at, len(slab.keys) - 1)] == keys]
+    pages = np.unique(np.searchsorted(slab.first_row, found, side="right") - 1)
+    series = int(np.diff(slab.first_row)[pages].sum())
+    samples = slab.page_samples[pages].sum() + slab.page_histogram_bytes[pages].sum() / SAMPLE_BYTES
+    return float(samples) / max(series, 1), series / max(len(pages), 1)
 
 
 def _batches(rows: Sequence[Rows], most: int) -> Iterator[list[Rows]]:

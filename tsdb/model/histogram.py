@@ -77,6 +77,11 @@ class Histograms:
     def __len__(self) -> int:
         return len(self.schema)
 
+    @property
+    def size_bytes(self) -> int:
+        """About what they take in memory."""
+        return 80 * len(self) + 12 * (len(self.positive.index) + len(self.negative.index)) + 8 * len(self.bounds)
+
     def take(self, rows: npt.NDArray[np.integer]) -> "Histograms":
         """The chosen histograms, in the order given."""
         rows = np.asarray(rows, np.int64)
