@@ -27,7 +27,7 @@ from remote.store_gateway import StoreGateway
 from tsdb.block.meta import new_ulid
 from tsdb.block.writer import write_block
 from tsdb.bucket.bucket import FolderBucket, ObjectInfo, PrefixBucket
-from tsdb.compaction.bucket_index import Inventory, scan_bucket, write_index
+from tsdb.compaction.bucket_index import BLOCKS, Inventory, scan_bucket, write_index
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import SeriesBatch, SeriesTable
@@ -39,6 +39,7 @@ FIRST_MS = 20_000 * 86_400_000
 TITLES = {
     "start": "start: know the tenants",
     "query": "first query of one tenant, all its blocks",
+    "stale": "the same where the tenant has no index",
     "all": "know every block of every tenant",
     "refresh": "know what is new of every tenant",
     "compactor": "compactor: first round, listing everything",
@@ -50,6 +51,7 @@ class Slow(FolderBucket):
 
     requests = 0
     delay_s = 0.0
+    hides_index = False
 
     def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
         self._wait()
@@ -57,7 +59,8 @@ class Slow(FolderBucket):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self._wait()
-        return super().list(prefix)
+        found = super().list(prefix)
+        return (info for info in found if not info.key.endswith(BLOCKS)) if Slow.hides_index else found
 
     def folders(self, prefix: str = "") -> Iterator[str]:
         self._wait()
@@ -88,12 +91,16 @@ def measure(path: Path, what: str) -> dict[str, float]:
     bucket = Slow(path)
     before, began = memory_mib(), time.perf_counter()
     if what == "compactor":
-        Compactor(bucket, LimitsTable(), CompactorOptions(jobs_per_tick=0)).tick(now_ms())
+        Compactor(bucket, LimitsTable(), CompactorOptions(jobs_per_tick=0), executor=ThreadPoolExecutor(READ_THREADS)).tick(
+            now_ms()
+        )
     else:
-        gateway = StoreGateway(bucket, executor=ThreadPoolExecutor(READ_THREADS))
+        executor, scan_executor = ThreadPoolExecutor(READ_THREADS), ThreadPoolExecutor(READ_THREADS)
+        Slow.hides_index = what == "stale"
+        gateway = StoreGateway(bucket, executor=executor, scan_executor=scan_executor)
         gateway.refresh(now_ms())
         names = gateway.tenants()
-        if what == "query":
+        if what in ("query", "stale"):
             selection = Selection((Matcher("host", "=", "host-3"),), FIRST_MS, FIRST_MS + 1000 * RANGE_MS)
             list(gateway.source(names[1]).select(selection))  # kernels are loaded
             before, began, Slow.requests = memory_mib(), time.perf_counter(), 0

@@ -5,6 +5,7 @@ Sources are marked after what replaces them is committed, the index is written b
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from remote.retention import Retention, expired_blocks, expired_ranges, rules_past
@@ -104,12 +105,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Duty:
-    """What is to be done for a tenant: by which options, how long its samples are kept, which jobs are this compactor's."""
+    """What is to be done for a tenant: by which options, how long its samples are kept, which jobs are this compactor's.
+
+    `executor` reads metas side by side.
+    """
 
     options: CompactorOptions
     retention: Retention
     owns: Callable[[Job], bool]
     entropy: Callable[[int], bytes]
+    executor: Executor | None = None
 
 
 class TenantWork:
@@ -153,7 +158,7 @@ class TenantWork:
             self.write_index()
 
     def scan(self) -> None:
-        scan = scan_bucket(self._bucket, self._place.inventory)
+        scan = scan_bucket(self._bucket, self._place.inventory, self._duty.executor)
         self._place.inventory, self._incomplete, self._news = scan.inventory, scan.incomplete, scan.news
         self._place.scanned_ms, self._place.unfinished = self._now_ms, False
 

@@ -8,6 +8,7 @@ next tick goes on from it. What fails with one job, block or tenant is told and 
 import os
 from bisect import bisect
 from collections.abc import Callable
+from concurrent.futures import Executor
 
 from remote.compaction import CompactorOptions, Duty, Place, Report, Stopped, TenantWork
 from remote.limits import LimitsTable
@@ -25,7 +26,7 @@ class Compactor:
     """Works on the buckets of all tenants. `tick` is called by one thread; other methods by any.
 
     `owns(tenant, job)` says whether this compactor does a job, and with None whether the tenant is its to keep in order. `told` is
-    called with the tenant when its index has changed.
+    called with the tenant when its index has changed. `executor` reads metas side by side.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class Compactor:
         owns: Callable[[str, Job | None], bool] = lambda tenant, job: True,
         told: Callable[[str], None] = lambda tenant: None,
         entropy: Callable[[int], bytes] = os.urandom,
+        executor: Executor | None = None,
     ) -> None:
         self.options = options or CompactorOptions()
         self.condemned: frozenset[str] = frozenset()
         """Tenants that are being deleted."""
         self._not_found_yet: frozenset[str] = frozenset()
         self._bucket, self._limits, self._owns, self._told, self._entropy = bucket, limits, owns, told, entropy
+        self._executor = executor
         self._places: dict[str, Place] = {}
         self._swept_ms: int | None = None
         self._last = ""
@@ -102,7 +105,9 @@ class Compactor:
                 report.failed.append((tenant, f"{type(error).__name__}: {error}"))
 
     def _work(self, tenant: str, place: Place, now_ms: int, report: Report, stop: Callable[[], bool]) -> TenantWork:
-        duty = Duty(self.options, retention_of(self._limits.of(tenant)), lambda job: self._owns(tenant, job), self._entropy)
+        duty = Duty(
+            self.options, retention_of(self._limits.of(tenant)), lambda job: self._owns(tenant, job), self._entropy, self._executor
+        )
         return TenantWork(
             tenant, PrefixBucket(self._bucket, tenant), place, duty, report, now_ms=now_ms, stop=stop, told=self._told
         )

@@ -1,6 +1,7 @@
 """Deleting series online: what was there when it was asked for is hidden from every reader when the call returns."""
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,9 @@ def count(source: Source, deletion: Deletion) -> Counted:
     return Counted(series, samples)
 
 
-def delete(bucket: Bucket, deletion: Deletion, *, now_ms: int, entropy: Callable[[int], bytes]) -> Tombstone | None:
+def delete(
+    bucket: Bucket, deletion: Deletion, *, now_ms: int, entropy: Callable[[int], bytes], executor: Executor | None = None
+) -> Tombstone | None:
     """The tombstone that hides it in the blocks of a bucket; None where no block has any of it.
 
     What is in memory must have been put into blocks before. Costs the index of every block in the range. LimitExceeded where
@@ -54,7 +57,7 @@ def delete(bucket: Bucket, deletion: Deletion, *, now_ms: int, entropy: Callable
         raise BadData(
             f"deletion of {len(deletion.sets)} selectors from {deletion.start_ms} to {deletion.end_ms} ms deletes nothing"
         )
-    inventory = scan_bucket(bucket, Inventory()).inventory
+    inventory = scan_bucket(bucket, Inventory(), executor).inventory
     if len(inventory.tombstones) >= MAX_TOMBSTONES:
         raise LimitExceeded(
             f"{len(inventory.tombstones)} deletions wait for compaction, the limit is {MAX_TOMBSTONES}", retry_after_s=600.0

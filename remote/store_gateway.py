@@ -77,7 +77,8 @@ class TenantBlocks:
 class StoreGateway:
     """The blocks in a bucket whose keys are `<tenant>/<ulid>/…`. Thread-safe.
 
-    `executor` runs range reads side by side; `ranges` keeps what they read outside of this process.
+    `executor` runs range reads side by side, and `scan_executor` those of metas where a tenant's index is missing or stale: another
+    one, since refreshes that run in the first wait for these. `ranges` keeps what they read outside of this process.
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class StoreGateway:
         options: GatewayOptions | None = None,
         *,
         executor: Executor | None = None,
+        scan_executor: Executor | None = None,
         ranges: RangeCache | None = None,
     ) -> None:
         self.options = options or GatewayOptions()
         self.index_cache = PartCache(self.options.index_cache_bytes)
         self.page_cache = PageCache(self.options.page_cache_bytes)
         self._bucket, self.executor, self._ranges = bucket, executor, ranges
+        self._scan_executor = scan_executor
         self._lock = threading.Lock()
         self._loading = [threading.Lock() for _ in range(_STRIPES)]
         self._now_ms: int | None = None
@@ -180,7 +183,9 @@ class StoreGateway:
             with self._lock:
                 known, before = self._known.get(tenant, TenantBlocks(asked_ms=now_ms)), self._told.get(tenant)
             bucket = PrefixBucket(self._bucket, tenant)
-            found = read_inventory(bucket, known.inventory, now_ms=now_ms, stale_ms=self.options.stale_ms)
+            found = read_inventory(
+                bucket, known.inventory, now_ms=now_ms, stale_ms=self.options.stale_ms, executor=self._scan_executor
+            )
             with self._lock:
                 told = _without(self._told.pop(tenant, None), before)
                 if told is not None:

@@ -90,11 +90,18 @@ class Node:
         self._quorum_pool = ThreadPoolExecutor(max(1, config.ingesters * 4), "quorum") if config.ingesters > 1 else None
         self._query_pool = ThreadPoolExecutor(config.query_threads, "batch")
         self._read_pool = ThreadPoolExecutor(READ_THREADS, "read")
+        self._scan_pool = ThreadPoolExecutor(READ_THREADS, "scan")
         self._caches = RangeCaches(config, self._clock)
         self.store_gateway = StoreGateway(
-            self.bucket, _gateway_options(config), executor=self._read_pool, ranges=self._caches.ranges
+            self.bucket,
+            _gateway_options(config),
+            executor=self._read_pool,
+            scan_executor=self._scan_pool,
+            ranges=self._caches.ranges,
         )
-        self.upkeep = Upkeep(config, self.bucket, self.limits, self.store_gateway, self.telemetry, self.now_ms)
+        self.upkeep = Upkeep(
+            config, self.bucket, self.limits, self.store_gateway, self.telemetry, self.now_ms, executor=self._scan_pool
+        )
         self.ingesters = [self._open_ingester(i) for i in range(config.ingesters if ingesting else 0)]
         self.membership = self._join_all()
         members = {ingester.id: ingester for ingester in self.ingesters}
@@ -262,7 +269,7 @@ class Node:
                 self._tell_failures(report)
                 failed |= report.failed
         finally:
-            for pool in (self._quorum_pool, self._query_pool, self._read_pool):
+            for pool in (self._quorum_pool, self._query_pool, self._read_pool, self._scan_pool):
                 if pool is not None:
                     pool.shutdown(wait=True, cancel_futures=True)
             self._caches.close()

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 
 from remote.compaction import CompactorOptions, Report
 from remote.compactor import Compactor
@@ -33,12 +34,14 @@ class Upkeep:
         gateway: StoreGateway,
         telemetry: Telemetry,
         now_ms: Callable[[], int],
+        executor: Executor,
     ) -> None:
         self._bucket, self._gateway, self._telemetry, self._now_ms = bucket, gateway, telemetry, now_ms
+        self._executor = executor
         self._waiting = 0
         self.compactor: Compactor | None = None
         if {"all", "compactor"} & set(config.target):
-            self.compactor = Compactor(bucket, limits, compactor_options(config), told=self._reload)
+            self.compactor = Compactor(bucket, limits, compactor_options(config), told=self._reload, executor=executor)
 
     def refuses(self, tenant: str) -> bool:
         """Whether the tenant is being deleted."""
@@ -70,7 +73,8 @@ class Upkeep:
         """Deletes what there is of the series now: when this returns no reader in this process finds it, and others at their next
         refresh. Memory goes into blocks first, which alone can carry a tombstone."""
         flush(tenant)
-        tombstone = delete(PrefixBucket(self._bucket, tenant), deletion, now_ms=self._now_ms(), entropy=os.urandom)
+        bucket = PrefixBucket(self._bucket, tenant)
+        tombstone = delete(bucket, deletion, now_ms=self._now_ms(), entropy=os.urandom, executor=self._executor)
         if tombstone is None:
             return
         self._gateway.bury(tenant, tombstone)

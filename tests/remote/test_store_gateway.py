@@ -12,6 +12,7 @@ from tsdb.block.meta import BlockMeta, new_ulid
 from tsdb.block.writer import write_block
 from tsdb.bucket.bucket import FolderBucket, ObjectInfo, PrefixBucket
 from tsdb.bucket.disk_cache import DiskCache
+from tsdb.compaction.bucket_index import STALE_MS, Inventory, scan_bucket, write_index
 from tsdb.model.errors import Unavailable
 from tsdb.model.labels import Labels
 from tsdb.model.matcher import Matcher
@@ -368,3 +369,40 @@ def test_what_is_told_is_seen_at_once_and_not_lost_to_an_older_reading(tmp_path:
     assert set(gateway.blocks("a").metas) == {first.ulid, late.ulid}
     gateway.refresh(1)
     assert set(gateway.blocks("a").metas) == {first.ulid}, "a reading that begins later knows better"
+
+
+class _Gathering(FolderBucket):
+    """Answers reads of metas only when so many are asked for at once."""
+
+    gate: ClassVar[threading.Barrier]
+
+    def get(self, key: str, start: int = 0, size: int | None = None) -> bytes:
+        if key.endswith("meta.json"):
+            _Gathering.gate.wait(20)
+        return super().get(key, start, size)
+
+
+def test_metas_are_read_side_by_side_and_once(tmp_path: Path) -> None:
+    """Whoever reads one after another waits at the barrier until it breaks; so does who reads any a second time."""
+    bucket = FolderBucket(tmp_path)
+    metas = [put(bucket, "a", i * 100, i) for i in range(1, 5)]
+    _Gathering.gate = threading.Barrier(4)
+    with ThreadPoolExecutor(1) as executor, ThreadPoolExecutor(4) as scan_executor:
+        gateway = StoreGateway(_Gathering(tmp_path), executor=executor, scan_executor=scan_executor)
+        gateway.refresh(0)
+        assert list(gateway.blocks("a").metas.values()) == metas
+        gateway.refresh(1)
+        assert list(gateway.blocks("a").metas.values()) == metas
+
+
+def test_a_stale_index_spares_the_metas_that_it_has(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    own = PrefixBucket(bucket, "a")
+    old = put(bucket, "a", 0, 1)
+    write_index(own, scan_bucket(own, Inventory()).inventory, scanned_ms=0)
+    new = put(bucket, "a", 100, 2)
+    _Gathering.gate = threading.Barrier(1)
+    flip(tmp_path / "a" / old.key("meta.json"), 200)  # who read it would find it damaged
+    gateway = StoreGateway(_Gathering(tmp_path))
+    gateway.refresh(STALE_MS + 1)
+    assert gateway.blocks("a").metas == {old.ulid: old, new.ulid: new} and not gateway.blocks("a").damaged

@@ -13,6 +13,9 @@ from tsdb.model.matcher import Matcher
         ("((a)", "missing closing ): `((a)`"),
         ("a)", "unexpected ): `a)`"),
         ("a))", "unexpected ): `a))`"),
+        ("a)(b", "unexpected ): `a)(b`"),
+        ("((a)[)]", "missing closing ): `((a)[)]`"),
+        ("(a)|(\\)", "missing closing ): `(a)|(\\)`"),
         ("[a", "missing closing ]: `[a`"),
         ("*a", "missing argument to repetition operator: `*`"),
         ("a**", "invalid nested repetition operator: `**`"),
@@ -32,6 +35,6 @@ def test_a_bad_pattern_is_told_in_gos_words(pattern: str, words: str) -> None:
 
 
 def test_a_pattern_does_not_lean_on_the_parentheses_around_it() -> None:
-    with pytest.raises(BadData, match="error parsing regexp"):
+    with pytest.raises(BadData, match="unexpected \\)"):
         Matcher("job", "=~", "a)(b")
     assert Matcher("job", "=~", "(a)|b").matches("b") and Matcher("job", "=~", "a\\)").matches("a)")

@@ -53,7 +53,13 @@ def test_each_action(rule: RelabelRule, want: dict[str, str] | None) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"action": "rename"}, {"action": "replace"}, {"action": "hashmod", "target_label": "a"}, {"action": "keep", "regex": "("}],
+    [
+        {"action": "rename"},
+        {"action": "replace"},
+        {"action": "hashmod", "target_label": "a"},
+        {"action": "keep", "regex": "("},
+        {"action": "keep", "regex": "a)(b"},
+    ],
 )
 def test_wrong_rules_are_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(BadData, match="relabel"):

@@ -8,7 +8,9 @@ index/condemned             everything is to be deleted; the last object to go
 Each has one writer, so none is lost to another's. Where index/blocks is missing, damaged or stale, a reader lists the bucket.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -34,6 +36,8 @@ STALE_MS = 3_600_000
 """An index made longer ago is not believed: its writer may be gone. Writers may forget their news after this and SKEW_MS."""
 SKEW_MS = 300_000
 """How far the clocks of two nodes may be apart."""
+READ_AT_ONCE = 256
+"""Blocks whose metas are handed to an executor at a time: others that use it get their turn between."""
 
 Record = TypeVar("Record")
 
@@ -136,11 +140,13 @@ class _News:
     entries: tuple[_Entry, ...]
 
 
-def scan_bucket(bucket: Bucket, known: Inventory) -> Scan:
+def scan_bucket(bucket: Bucket, known: Inventory, executor: Executor | None = None) -> Scan:
     """Everything in the bucket, by listing it and reading the metas, marks and tombstones that are not known yet.
 
     Blocks are listed before tombstones are (`0` to `7` sort before `index`): whoever sees a block that was written after a deletion
     sees that deletion too. One block that cannot be read hides no other. Unavailable where the bucket cannot be listed.
+
+    Costs a request for each block that is not known, side by side in the `executor`, where this must not itself be running.
     """
     objects: dict[str, dict[str, int]] = {}
     index_keys, news = [], {}
@@ -154,25 +160,27 @@ def scan_bucket(bucket: Bucket, known: Inventory) -> Scan:
                 news[info.key] = info.modified_ms
     inventory, incomplete = _Found(), {}
     for ulid, names in objects.items():
-        if META in names:
-            inventory.read_meta(bucket, ulid, known)
-        else:
+        if META not in names:
             incomplete[ulid] = max(names.values())
-        inventory.read_marks(bucket, ulid, names, known)
+    inventory.read_blocks(bucket, objects, known, executor)
     inventory.read_edicts(bucket, index_keys, known.tombstones)
     return Scan(inventory.done(), incomplete, news)
 
 
-def read_inventory(bucket: Bucket, known: Inventory, *, now_ms: int, stale_ms: int = STALE_MS) -> Inventory:
+def read_inventory(
+    bucket: Bucket, known: Inventory, *, now_ms: int, stale_ms: int = STALE_MS, executor: Executor | None = None
+) -> Inventory:
     """Everything in the bucket as its index tells it, or, where that cannot be believed, as a listing does.
 
-    Costs a listing of a few keys and a read of each; tombstones that are `known` are not read again.
+    Costs a listing of a few keys and a read of each; tombstones that are `known` are not read again. Where the bucket is listed,
+    metas that the stale index has are not read either, for a meta never changes; for others see `scan_bucket`.
     """
     keys = [info.key for info in bucket.list(FOLDER)]
     file = _read_file(bucket, keys)
     news = [_read_news(bucket, key) for key in keys if key.startswith(NEWS_PREFIX)]
     if file is None or None in news or now_ms - file.scanned_ms > stale_ms:
-        return scan_bucket(bucket, known).inventory
+        listed = {meta.ulid: meta for meta in file.metas} if file is not None else {}
+        return scan_bucket(bucket, replace(known, metas={**listed, **known.metas}), executor).inventory
     found = _Found()
     found.metas |= {meta.ulid: meta for meta in file.metas}
     found.deletions |= {mark.ulid: mark for mark in file.deletions}
@@ -244,7 +252,24 @@ class _Found:
         self.condemned_ms: int | None = None
 
     def done(self) -> Inventory:
-        return Inventory(self.metas, self.deletions, self.no_compact, self.tombstones, self.damaged, self.condemned_ms)
+        metas = dict(sorted(self.metas.items()))
+        return Inventory(metas, self.deletions, self.no_compact, self.tombstones, self.damaged, self.condemned_ms)
+
+    def read_blocks(
+        self, bucket: Bucket, objects: Mapping[str, Mapping[str, int]], known: Inventory, executor: Executor | None
+    ) -> None:
+        """Metas and marks of blocks, of which `objects` has the objects that there are."""
+
+        def work(ulid: str) -> None:
+            if META in objects[ulid]:
+                self.read_meta(bucket, ulid, known)
+            self.read_marks(bucket, ulid, objects[ulid], known)
+
+        unread = [ulid for ulid, names in objects.items() if not _is_known(ulid, names, known)]
+        deque(map(work, objects.keys() - set(unread)), maxlen=0)
+        run = map if executor is None else executor.map
+        for at in range(0, len(unread), READ_AT_ONCE):
+            deque(run(work, unread[at : at + READ_AT_ONCE]), maxlen=0)
 
     def read_meta(self, bucket: Bucket, ulid: str, known: Inventory) -> None:
         try:
@@ -278,6 +303,12 @@ class _Found:
                 continue
             except Corrupt as error:
                 self.damaged[key] = str(error)
+
+
+def _is_known(ulid: str, names: Mapping[str, int], known: Inventory) -> bool:
+    """Whether nothing of a block needs to be read."""
+    parts = ((META, known.metas), (DELETION_MARK, known.deletions), (NO_COMPACT_MARK, known.no_compact))
+    return all(name not in names or ulid in read for name, read in parts)
 
 
 def _without(known: Mapping[str, Record], key: str) -> dict[str, Record]:

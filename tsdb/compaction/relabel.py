@@ -10,7 +10,7 @@ import numpy as np
 import re2
 
 from tsdb.model.errors import BadData
-from tsdb.model.matcher import MAX_PATTERN_BYTES
+from tsdb.model.matcher import compile_regex
 from tsdb.model.series import Bool, SeriesTable, Strings
 
 ACTIONS = ("replace", "keep", "drop", "lowercase", "uppercase", "hashmod", "labelmap", "labeldrop", "labelkeep")
@@ -36,7 +36,10 @@ class RelabelRule:
             raise BadData(f"relabel: action {self.action} needs a target_label")
         if self.action == "hashmod" and self.modulus <= 0:
             raise BadData(f"relabel: hashmod by {self.modulus}; want a positive modulus")
-        _compile(self.regex)
+        try:
+            compile_regex(self.regex)
+        except BadData as error:
+            raise BadData(f"relabel: invalid regex {self.regex!r}: {error}") from None
 
 
 class _Match:
@@ -108,17 +111,7 @@ def _map_names(series: SeriesTable, rule: RelabelRule) -> SeriesTable:
 
 
 def _find(pattern: str, text: str) -> _Match | None:
-    return cast("_Match | None", _compile(pattern).match(text))
-
-
-def _compile(pattern: str) -> "re2.Pattern":
-    """Anchored at both ends, as Prometheus does. BadData where RE2 refuses it."""
-    if len(pattern.encode()) > MAX_PATTERN_BYTES:
-        raise BadData(f"relabel: a regex of {len(pattern.encode())} bytes is over the limit of {MAX_PATTERN_BYTES}")
-    try:
-        return re2.compile(f"^(?s:{pattern})$")
-    except (re2.error, re2.RegexError, ValueError) as error:
-        raise BadData(f"relabel: invalid regex {pattern!r}: {error}") from None
+    return cast("_Match | None", compile_regex(pattern).match(text))
 
 
 def _expand(template: str, found: _Match) -> str:

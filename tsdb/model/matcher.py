@@ -35,6 +35,7 @@ _GO_WORDS = {
 }
 """What Go, and so Prometheus, says of what RE2 and its binding refuse."""
 
+_PARENTHESIS = _stdlib_re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[()]", _stdlib_re.DOTALL)
 _PLAIN_NAME = _stdlib_re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 re2.set_fallback_notification(re2.FALLBACK_EXCEPTION)
@@ -117,18 +118,20 @@ def _go_message(pattern: str, told: str) -> str:
         told = str(error)
     words, _, part = told.partition(": ")
     if words == "missing )":
-        words, part = "unexpected )" if any(_is_regex("(" * n + pattern) for n in (1, 2)) else words, pattern
+        words, part = "unexpected )" if _closes_unopened(pattern) else words, pattern
     if words not in _GO_WORDS:
         return f"error parsing regexp: {told}: `{pattern}`"
     return f"error parsing regexp: {_GO_WORDS[words]}: `{part or pattern}`"
 
 
-def _is_regex(pattern: str) -> bool:
-    try:
-        re2.compile(pattern, re2.ASCII)
-    except (re2.error, re2.RegexError, ValueError):
-        return False
-    return True
+def _closes_unopened(pattern: str) -> bool:
+    """Whether a parenthesis is closed before it is opened; those in classes and after a backslash are none."""
+    depth = 0
+    for part in _PARENTHESIS.findall(pattern):
+        depth += {"(": 1, ")": -1}.get(part, 0)
+        if depth < 0:
+            return True
+    return False
 
 
 def to_re2(pattern: str) -> str:
