@@ -119,7 +119,7 @@ def _check_steps(steps: Steps, options: QueryOptions) -> None:
     if (steps.end_ms - steps.start_ms) // steps.step_ms > options.max_points:
         raise BadData(
             f"exceeded maximum resolution of {options.max_points:,} points per timeseries. "
-            "Try decreasing the query resolution (?step=XX)"
+            "Try decreasing the query resolution (?step=XX) (max_points, max_query_points)"
         )
 
 

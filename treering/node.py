@@ -251,9 +251,11 @@ class Node:
         )
 
     def _deadline(self, tenants: Sequence[str], query: Query, canceled: Callable[[], bool]) -> Callable[[], None]:
-        own_s = self.query_limits(tenants).query_timeout_ms / 1000
-        allowed_s = min(own_s or self.config.query_timeout_s, self.config.query_timeout_s)
-        return _deadline(min(query.timeout_s or allowed_s, allowed_s), canceled)
+        own_s, allowed_s = self.query_limits(tenants).query_timeout_ms / 1000, self.config.query_timeout_s
+        key = "query_timeout_ms" if 0 < own_s < allowed_s else "query_timeout_s"
+        allowed_s = min(own_s or allowed_s, allowed_s)
+        asked_s = query.timeout_s or allowed_s
+        return _deadline(min(asked_s, allowed_s), f" ({key})" if asked_s >= allowed_s else "", canceled)
 
     def check_query_size(self, text: str) -> None:
         size_bytes = len(text.encode())
@@ -351,14 +353,15 @@ def _gateway_options(config: Config) -> GatewayOptions:
     )
 
 
-def _deadline(timeout_s: float, canceled: Callable[[], bool]) -> Callable[[], None]:
+def _deadline(timeout_s: float, key: str, canceled: Callable[[], bool]) -> Callable[[], None]:
+    """The check that raises once time is up; `key` says which limit it was, if the client did not ask for it."""
     end = time.monotonic() + timeout_s
 
     def check() -> None:
         if canceled():
             raise QueryCanceled("query was canceled in query execution")
         if time.monotonic() > end:
-            raise QueryTimeout(f"query timed out in query execution (timeout: {timeout_s:g}s)")
+            raise QueryTimeout(f"query timed out in query execution (timeout: {timeout_s:g}s){key}")
 
     return check
 

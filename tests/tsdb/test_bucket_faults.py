@@ -169,11 +169,34 @@ def test_refused_credentials_are_told_at_once(server: Server, bucket: Bucket) ->
         bucket.put("key", b"x")
 
 
-def test_a_server_that_does_not_answer_in_time_is_asked_a_few_times(server: Server, bucket: Bucket) -> None:
+@pytest.mark.parametrize("kind", [S3Bucket, ObstoreBucket])
+def test_a_server_that_does_not_answer_is_asked_twice(
+    server: Server, kind: type[S3Bucket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert obstore_file.RETRIED_S == 2 * s3_file.READ_TIMEOUT_S
+    for file in (s3_file, obstore_file):
+        monkeypatch.setattr(file, "READ_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(obstore_file, "RETRIED_S", 0.6)
+    bucket = kind("bucket", S3Options(server.endpoint, "us-east-1", True, "key", "secret"))
     server.faults, server.forever = [lambda handler: (server.hold.wait(20), reset(handler))[1]], True
     with pytest.raises(Unavailable, match=r"get 'key'"):
         bucket.get("key", 0, 10)
-    assert 1 < len(server.requests) <= s3_file.ATTEMPTS + 1
+    assert len(server.requests) == s3_file.HUNG_ATTEMPTS
+    with pytest.raises(Unavailable, match=r"list ''"):
+        list(bucket.list())
+    assert len(server.requests) == 2 * s3_file.HUNG_ATTEMPTS
+
+
+def test_a_body_that_stalls_is_asked_for_twice(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_file, "READ_TIMEOUT_S", 0.3)
+    bucket = S3Bucket("bucket", S3Options(server.endpoint, "us-east-1", True, "key", "secret"))
+    server.faults, server.forever = (
+        [lambda handler: (send(handler, keep=0.5), handler.wfile.flush(), server.hold.wait(20))[1]],
+        True,
+    )
+    with pytest.raises(Unavailable, match=r"get 'key'"):
+        bucket.get("key", 0, 1000)
+    assert len(server.requests) == s3_file.HUNG_ATTEMPTS
 
 
 def test_an_object_that_is_not_there_is_asked_for_once(server: Server, bucket: Bucket) -> None:

@@ -11,8 +11,8 @@ from tsdb.bucket.key import check_range
 from tsdb.bucket.s3 import ATTEMPTS, CONNECT_TIMEOUT_S, READ_TIMEOUT_S, S3Bucket, S3Options
 from tsdb.model.errors import NotFound, Unavailable
 
-RETRIED_S = 60
-"""After so long a request that failed is not tried again."""
+RETRIED_S = 20
+"""After so long a request that failed is not tried again: by then two have had no answer."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 2
 
 

@@ -11,7 +11,9 @@ ATTEMPTS = 4
 """Tries of one request, with boto3's exponential waits between them (about 3 s in all), before the caller hears of it."""
 CONNECTIONS = 64
 """Requests in flight of one bucket: parallel range reads of one query and of its neighbours."""
-CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 30
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 10
+HUNG_ATTEMPTS = 2
+"""Tries of a request that gets no answer at all: a bucket that hangs holds a query for 20 s, not for a minute."""
 
 T = TypeVar("T")
 
@@ -41,6 +43,7 @@ class S3Bucket:
         self.name = name
         self._refused = botocore.exceptions.ClientError
         self._failed = (botocore.exceptions.BotoCoreError, OSError)
+        self._hung = (botocore.exceptions.ReadTimeoutError, botocore.exceptions.ConnectTimeoutError)
         session = boto3.session.Session()
         self._client = session.client(
             "s3",
@@ -56,6 +59,7 @@ class S3Bucket:
                 s3={"addressing_style": "path" if options.path_style else "auto"},
             ),
         )
+        self._client.meta.events.register_first("needs-retry.s3", self._end_hung)
 
     def put(self, key: str, data: bytes) -> None:
         """Store an object, whole and durable on return; one of that key is replaced."""
@@ -119,6 +123,11 @@ class S3Bucket:
         check_key(key)
         self._ask("delete", key, lambda: self._client.delete_object(Bucket=self.name, Key=key))
 
+    def _end_hung(self, attempts: int, caught_exception: Exception | None, **_: object) -> None:
+        """Ends boto3's repetitions where it would wait once more for who does not answer."""
+        if isinstance(caught_exception, self._hung) and attempts >= HUNG_ATTEMPTS:
+            raise caught_exception
+
     def _list_page(self, prefix: str, more: dict[str, str]) -> dict[str, Any]:
         page: dict[str, Any] = self._client.list_objects_v2(Bucket=self.name, Prefix=prefix, **more)
         return page
@@ -130,8 +139,8 @@ class S3Bucket:
             answer = self._client.get_object(Bucket=self.name, Key=key, **ranged)
             try:
                 data: bytes = answer["Body"].read()
-            except self._failed:
-                if attempt == ATTEMPTS - 1:
+            except self._failed as error:
+                if attempt + 1 == (HUNG_ATTEMPTS if isinstance(error, self._hung) else ATTEMPTS):
                     raise
                 continue
             if len(data) == answer["ContentLength"]:
