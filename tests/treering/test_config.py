@@ -1,7 +1,9 @@
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from remote.limits import Limits
 from treering.config import FEATURES, Config, load_config, show_config
 from tsdb.model.errors import BadData
 
@@ -65,3 +67,9 @@ def test_a_missing_file_is_named() -> None:
 def test_defaults_are_loopback_and_durable() -> None:
     assert Config().address() == ("127.0.0.1", 9009)
     assert Config().wal_sync == "commit"
+
+
+def test_every_key_and_limit_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    names = (*Config.__struct_fields__, *(field.name for field in fields(Limits)))
+    assert [name for name in names if f"`{name}`" not in text] == []
