@@ -45,6 +45,7 @@ WINDOW_QUERIES = ("max_over_time(up[2m])",)
 """Together they reach the kernels that nearly every dashboard uses; these reach none that the others do."""
 
 RARER_QUERIES = (
+    "count_over_time(up[2m])",
     "deriv(up[2m])",
     "histogram_quantile(0.9, label_replace(up, 'le', '1', 'job', 'a') or label_replace(up, 'le', '+Inf', 'job', 'b'))",
 )
@@ -128,14 +129,19 @@ def _memory_and_answers() -> None:
 
 
 def _block_journey() -> None:
-    """Write, flush, read back what is in a block only, and what is in memory too: the kernels of blocks and of merging."""
-    with tempfile.TemporaryDirectory() as folder, Node(Config(data=folder, wal_sync="os")) as node:
+    """Write, start again, flush, read what is in a block only, and what is in memory too: the kernels of the log and of blocks."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Config(data=folder, wal_sync="os")
+        node = Node(config)
         start_ms = node.now_ms() - POINTS * STEP_MS
-        for _ in ("block", "both"):
-            node.push("anonymous", _batch(start_ms))
-            node.query(("anonymous",), Query("up", start_ms, node.now_ms(), 30_000))
-            node.flush()
-            node.query(("anonymous",), Query("up", start_ms, node.now_ms(), 30_000))
+        node.push("anonymous", _batch(start_ms))
+        node.close(flush=False)
+        with Node(config) as node:
+            for _ in ("block", "both"):
+                node.push("anonymous", _batch(start_ms))
+                node.query(("anonymous",), Query("up", start_ms, node.now_ms(), 30_000))
+                node.flush()
+                node.query(("anonymous",), Query("up", start_ms, node.now_ms(), 30_000))
 
 
 def _wire_and_windows() -> None:
