@@ -88,12 +88,12 @@ def compare(own: Program, peer: Program, at_ms: int, seconds: int) -> int:
 
 
 def quiet_moment(peer: Program) -> int:
-    """A time of the near past, in ms, that is no multiple of the scrape phases: Prometheus 2 closes windows on the left,
-    Prometheus 3 opens them, and a sample exactly on the edge would show that."""
+    """A time of the near past, in ms, off the phases of scrapes and off whole seconds, at which subqueries take their steps:
+    Prometheus 2 closes windows on the left, Prometheus 3 opens them, and a sample exactly on the edge would show that."""
     rows = ask(peer.url, "query", query="timestamp(up)")["data"]["result"]
     phases = {round(float(row["value"][1]) * 1000) % 1000 for row in rows}
     now_ms = int(time.time() * 1000) - 4000
-    phase = next(p for p in range(1000) if all(min((p - q) % 1000, (q - p) % 1000) > 20 for q in phases))
+    phase = next(p for p in range(20, 980) if all(min((p - q) % 1000, (q - p) % 1000) > 20 for q in phases))
     return now_ms - now_ms % 1000 + phase
 
 
