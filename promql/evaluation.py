@@ -23,7 +23,7 @@ from tsdb.model.series import SeriesBatch
 from tsdb.model.source import Selection, Source
 
 HELD_BYTES = 24
-"""What a sample or cell with what is made beside it takes at most, a native histogram without its buckets, and a bucket."""
+"""What a sample or cell with what is made beside it takes at most."""
 
 Number = TypeVar("Number", bound=np.generic)
 

@@ -1,6 +1,8 @@
 """Types of expressions, and the rules that syntax cannot say, in the order and the words of Prometheus's checkAST."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from promql.syntax.ast import (
     Aggregate,
@@ -33,6 +35,8 @@ EXTENDED_RANGES = "promql-extended-range-selectors"
 FILL_MODIFIERS = "promql-binop-fill-modifiers"
 ALL_FEATURES = frozenset({EXPERIMENTAL_FUNCTIONS, DURATION_EXPRESSIONS, EXTENDED_RANGES, FILL_MODIFIERS})
 """The features that the language knows; names are those of Prometheus's --enable-feature."""
+
+Node = TypeVar("Node", Expr, DurationExpr)
 
 COMPARISONS = frozenset({"==", "!=", "<", "<=", ">", ">="})
 SETS = frozenset({"and", "or", "unless"})
@@ -113,15 +117,19 @@ def walk(expr: Expr) -> list[Expr]:
 
 
 def _check_depth(expr: Expr) -> None:
-    level, depth = [expr], 0
+    _check_levels(expr, operands)
+    for node in walk(expr):
+        for duration in _durations(node):
+            _check_levels(duration, _duration_parts)
+
+
+def _check_levels(root: Node, parts_of: Callable[[Node], Iterable[Node]]) -> None:
+    level, depth = [root], 0
     while level:
         depth += 1
         if depth > MAX_NESTING:
             raise SyntaxProblem(f"nesting is over the limit of {MAX_NESTING} levels", level[0].span)
-        level = [child for node in level for child in operands(node)]
-    for node in walk(expr):
-        for duration in _durations(node):
-            _check_duration_depth(duration)
+        level = [part for node in level for part in parts_of(node)]
 
 
 def _durations(node: Expr) -> list[DurationExpr]:
@@ -135,13 +143,8 @@ def _durations(node: Expr) -> list[DurationExpr]:
     return [part for part in parts if isinstance(part, DurationExpr)]
 
 
-def _check_duration_depth(duration: DurationExpr) -> None:
-    level, depth = [duration], 0
-    while level:
-        depth += 1
-        if depth > MAX_NESTING:
-            raise SyntaxProblem(f"nesting is over the limit of {MAX_NESTING} levels", level[0].span)
-        level = [part for node in level for part in (node.lhs, node.rhs) if isinstance(part, DurationExpr)]
+def _duration_parts(duration: DurationExpr) -> list[DurationExpr]:
+    return [part for part in (duration.lhs, duration.rhs) if isinstance(part, DurationExpr)]
 
 
 def _check(node: Expr, text: str) -> tuple[ValueType, Expr]:

@@ -145,7 +145,10 @@ class _Loaded:
 
 @dataclass(slots=True)
 class _Reading:
-    """One selection under way: the warning for each block that failed, by its ulid; the first `given` of them were given."""
+    """One selection under way: the warning for each block that failed, by its ulid; the first `given` of them were given.
+
+    `begun` has the pages of the batch before, by ulid and number: the next may need more of them.
+    """
 
     run: BlockRun
     failed: dict[str, str] = field(default_factory=dict)

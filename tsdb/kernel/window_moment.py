@@ -9,6 +9,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from tsdb.kernel.aggregate import ABSENT
+from tsdb.kernel.downsample import add
 
 FEWEST = 8
 """So many windows are worth being added up side by side."""
@@ -68,8 +69,8 @@ def time_sums(predict, own_ms, lows, highs, at_ms, origins_ms, x_sums, xx_sums):
         x_sum = x_rest = xx_sum = xx_rest = 0.0
         for i in range(lows[j], highs[j]):
             x = (own_ms[i] - origins_ms[j]) / 1000.0
-            x_sum, x_rest = _add(x, x_sum, x_rest)
-            xx_sum, xx_rest = _add(x * x, xx_sum, xx_rest)
+            x_sum, x_rest = add(x, x_sum, x_rest)
+            xx_sum, xx_rest = add(x * x, xx_sum, xx_rest)
         x_sums[j], xx_sums[j] = x_sum + x_rest, xx_sum + xx_rest
 
 
@@ -144,20 +145,10 @@ def _move_means(x, count, mean, rest):
 
 
 @register_jitable(error_model="numpy", _nrt=False)
-def _add(value, total, rest):
-    added = total + value
-    if np.isinf(added):
-        return added, 0.0
-    if abs(total) >= abs(value):
-        return added, rest + ((total - added) + value)
-    return added, rest + ((value - added) + total)
-
-
-@register_jitable(error_model="numpy", _nrt=False)
 def _sum(own, low, high):
     total = rest = 0.0
     for i in range(low, high):
-        total, rest = _add(own[i], total, rest)
+        total, rest = add(own[i], total, rest)
     return total if np.isinf(total) else total + rest
 
 
@@ -168,7 +159,7 @@ def _mean(own, low, high):
     for i in range(low + 1, high):
         count = float(i - low + 1)
         if not incremental:
-            new_total, new_rest = _add(own[i], total, rest)
+            new_total, new_rest = add(own[i], total, rest)
             if not np.isinf(new_total):
                 total, rest = new_total, new_rest
                 continue
@@ -176,7 +167,7 @@ def _mean(own, low, high):
             mean = total / (count - 1.0)
             rest /= count - 1.0
         share = (count - 1.0) / count
-        mean, rest = _add(own[i] / count, share * mean, share * rest)
+        mean, rest = add(own[i] / count, share * mean, share * rest)
     return mean + rest if incremental else total / count + rest / count
 
 
@@ -186,6 +177,6 @@ def _variance(own, low, high):
     for i in range(low, high):
         count += 1.0
         delta = own[i] - (mean + mean_rest)
-        mean, mean_rest = _add(delta / count, mean, mean_rest)
-        squares, squares_rest = _add(delta * (own[i] - (mean + mean_rest)), squares, squares_rest)
+        mean, mean_rest = add(delta / count, mean, mean_rest)
+        squares, squares_rest = add(delta * (own[i] - (mean + mean_rest)), squares, squares_rest)
     return (squares + squares_rest) / count
