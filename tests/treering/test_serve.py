@@ -77,10 +77,10 @@ def test_a_request_under_way_is_answered_before_the_end(tmp_path: Path) -> None:
     with treering(tmp_path / "store") as program:
         sender = http.client.HTTPConnection(urlsplit(program.url).netloc, timeout=20)
         sender.putrequest("POST", "/api/v1/write")
-        for name, text in (V1 | {"Content-Length": str(len(body))}).items():
+        for name, text in (V1 | {"Content-Length": str(len(body)), "Expect": "100-continue"}).items():
             sender.putheader(name, text)
         sender.endheaders(body[:5])
-        time.sleep(0.1)
+        assert sender.sock.recv(100).startswith(b"HTTP/1.1 100"), "the server has begun with it"
         program.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         sender.send(body[5:])
@@ -127,13 +127,11 @@ def test_background_work_outlives_a_bucket_that_is_gone_for_a_while(tmp_path: Pa
         bucket.unlink()
         (tmp_path / "elsewhere").rename(bucket)
         since_s = time.time()
-        time.sleep(0.5)
+        query = {"query": 'timestamp(up{job="treering"})'}
+        while float(call(program.url, "POST", "/api/v1/query", query).json()["data"]["result"][0]["value"][1]) <= since_s:
+            time.sleep(0.05)  # until it scrapes itself again; the suite's timeout ends a wait in vain
         assert call(program.url, "POST", "/ingester/flush").status == 204
-        query = {"query": 'count_over_time(up{job="treering"}[1m])', "time": time.time()}
-        count = int(call(program.url, "POST", "/api/v1/query", query).json()["data"]["result"][0]["value"][1])
-        newest = {"query": 'timestamp(up{job="treering"})'}
-        assert float(call(program.url, "POST", "/api/v1/query", newest).json()["data"]["result"][0]["value"][1]) > since_s
-        assert count > 5 and value(program.url) == "7"
+        assert value(program.url) == "7"
     assert "Traceback" not in program.log.read_text()
 
 
@@ -156,7 +154,7 @@ def test_neither_a_failure_nor_a_defect_ends_background_work(caplog: pytest.LogC
 def test_own_metrics_are_there_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TREERING_SELF_SCRAPE_S", "1")
     with treering(tmp_path / "store") as program:
-        end_s = time.monotonic() + 5
+        end_s = time.monotonic() + 30
         rows: list[object] = []
         while not rows and time.monotonic() < end_s:
             reply = call(program.url, "POST", "/api/v1/query", {"query": 'up{job="treering"}'}).json()
