@@ -130,7 +130,7 @@ class _TenantSource:
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         streams = self._querier.streams(self._tenant, selection)
-        yield from streams[0] if len(streams) == 1 else merge_streams(streams)
+        yield from streams[0] if len(streams) == 1 else merge_streams(streams, selection.columns)
 
     def series(self, selection: Selection) -> SeriesTable:
         return merge_tables(self._querier.tables(self._tenant, selection))

@@ -235,9 +235,8 @@ class _TenantSource:
         blocks = {piece.meta.ulid: self._gateway.open_block(self._tenant, piece.meta) for piece in pieces}
         open_blocks(list(blocks.values()), self._gateway.executor)
         sources: list[Source] = []
-        for resolution_ms in sorted({piece.meta.resolution_ms for piece in pieces}):
-            plain = [piece for piece in pieces if piece.meta.resolution_ms == resolution_ms and not tombstones[piece.meta.ulid]]
-            sources += [self._run(blocks, plain)] if plain else []
+        plain = [piece for piece in pieces if not tombstones[piece.meta.ulid]]
+        sources += [self._run(blocks, plain)] if plain else []
         for piece in (piece for piece in pieces if tombstones[piece.meta.ulid]):
             meta, block = piece.meta, blocks[piece.meta.ulid]
             guarded = GuardedBlock(meta.ulid, BuriedSource(block, tombstones[meta.ulid], meta))

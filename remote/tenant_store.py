@@ -91,7 +91,7 @@ class TenantStore:
         """Head first, then the blocks: what leaves the head in between is in a block that is known by then."""
         live = started(self.head.select(selection))
         streams = [*live, *(source.select(selection) for source in self._recent_sources(selection))]
-        yield from streams[0] if len(streams) == 1 else merge_streams(streams)
+        yield from streams[0] if len(streams) == 1 else merge_streams(streams, selection.columns)
 
     def series(self, selection: Selection) -> SeriesTable:
         live = self.head.series(selection)

@@ -23,7 +23,7 @@ from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import F64, I64, Bool, SeriesBatch, SeriesTable, concat_tables
 from tsdb.model.source import MAX_MS, MIN_MS, Selection, Source
-from tsdb.model.windows import windows_of
+from tsdb.model.windows import COLUMNS, rows_of, windows_of
 
 U64 = np.uint64
 
@@ -33,8 +33,11 @@ LEFT_OUT = (
 """The warning where raw samples lie in windows of their series."""
 
 
-def merge_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:
-    """All series of all batches, in their order, with the samples of equal series merged; warnings are joined."""
+def merge_batches(batches: Sequence[SeriesBatch], columns: Sequence[str] | None = None) -> SeriesBatch:
+    """All series of all batches, in their order, with the samples of equal series merged; warnings are joined.
+
+    Of window columns there are only those that are named (None = all), others are 0.
+    """
     warnings = tuple(dict.fromkeys(warning for batch in batches for warning in batch.warnings))
     filled = [batch for batch in batches if len(batch)]
     if not filled:
@@ -42,15 +45,20 @@ def merge_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:
     if len(filled) == 1:
         return filled[0] if filled[0].warnings == warnings else replace(filled[0], warnings=warnings)
     table, places = union_tables([batch.series for batch in filled])
-    one_after_another = _placed(filled, table, places)
-    if one_after_another is not None:
-        return replace(one_after_another, warnings=warnings)
-    merged = _merge_runs(concat_batches(filled), np.concatenate(places), table)
-    if merged.windows is not None and any(batch.windows is None for batch in filled):
-        covered = _covered(merged, merged.windows)
-        if np.any(covered):
-            return replace(merged.where(~covered), warnings=tuple(dict.fromkeys((*warnings, LEFT_OUT))))
-    return replace(merged, warnings=warnings)
+    merged = _placed(filled, table, places, columns)
+    if merged is None:
+        merged = _merge_runs(concat_batches(filled, columns), np.concatenate(places), table)
+    return without_covered(replace(merged, warnings=warnings))
+
+
+def without_covered(batch: SeriesBatch) -> SeriesBatch:
+    """The batch without samples that lie in a window of their series, and the warning where there are any."""
+    if batch.windows is None:
+        return batch
+    covered = _covered(batch, batch.windows)
+    if not np.any(covered):
+        return batch
+    return replace(batch.where(~covered), warnings=tuple(dict.fromkeys((*batch.warnings, LEFT_OUT))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,7 @@ class MergeSource:
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`."""
         streams = [source.select(selection) for source in self.sources]
-        return streams[0] if len(streams) == 1 else merge_streams(streams)
+        return streams[0] if len(streams) == 1 else merge_streams(streams, selection.columns)
 
     def series(self, selection: Selection) -> SeriesTable:
         """See `Source.series`."""
@@ -73,8 +81,8 @@ class MergeSource:
         return merged(self.sources, self, selection)
 
 
-def concat_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:
-    """All series of all batches one after another; equal ones stay apart, warnings are left out."""
+def concat_batches(batches: Sequence[SeriesBatch], columns: Sequence[str] | None = None) -> SeriesBatch:
+    """All series of all batches one after another; equal ones stay apart, warnings are left out. `columns` as above."""
     sizes = np.concatenate([np.diff(batch.offsets) for batch in batches])
     histograms, histogram_at = None, None
     if any(batch.histograms is not None for batch in batches):
@@ -87,9 +95,11 @@ def concat_batches(batches: Sequence[SeriesBatch]) -> SeriesBatch:
         )
     t_ms, values = np.concatenate([batch.t_ms for batch in batches]), np.concatenate([batch.values for batch in batches])
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    windows = None
-    if any(batch.windows is not None for batch in batches):
-        windows = np.concatenate([windows_of(batch) for batch in batches], axis=1)
+    windows = _no_windows(batches, columns)
+    if windows is not None:
+        parts = [windows_of(batch) for batch in batches]
+        for row in rows_of(columns):
+            np.concatenate([part[row] for part in parts], out=windows[row])
     return SeriesBatch(
         concat_tables([batch.series for batch in batches]), offsets, t_ms, values, histograms, histogram_at, start_ms,
         windows=windows, resolution_ms=max(batch.resolution_ms for batch in batches),
@@ -126,8 +136,11 @@ def _same_table(a: SeriesTable, b: SeriesTable) -> bool:
     return a.names == b.names and same_symbols and np.array_equal(a.ids, b.ids)
 
 
-def merge_streams(streams: Sequence[Iterator[SeriesBatch]]) -> Iterator[SeriesBatch]:
-    """The merge of streams of batches, each in the order of series: what no stream can add to any more is merged and given."""
+def merge_streams(streams: Sequence[Iterator[SeriesBatch]], columns: Sequence[str] | None = None) -> Iterator[SeriesBatch]:
+    """The merge of streams of batches, each in the order of series: what no stream can add to any more is merged and given.
+
+    `columns` as for `merge_batches`.
+    """
     held: list[SeriesBatch | None] = [None] * len(streams)
     live = [True] * len(streams)
     warnings: tuple[str, ...] = ()
@@ -151,7 +164,7 @@ def merge_streams(streams: Sequence[Iterator[SeriesBatch]]) -> Iterator[SeriesBa
                 cut = _until(batch.series, bound)
                 ready.append(batch.between(0, cut))
                 held[i] = batch.between(cut, len(batch)) if cut < len(batch) else None
-        merged = merge_batches(ready)
+        merged = merge_batches(ready, columns)
         yield replace(merged, warnings=tuple(dict.fromkeys((*warnings, *merged.warnings))))
         warnings = ()
     if warnings:
@@ -204,13 +217,21 @@ def _histogram_places(batches: Sequence[SeriesBatch]) -> I64:
     return np.concatenate(places)
 
 
-def _placed(batches: Sequence[SeriesBatch], table: SeriesTable, places: Sequence[I64]) -> SeriesBatch | None:
+def _no_windows(batches: Sequence[SeriesBatch], columns: Sequence[str] | None) -> F64 | None:
+    """Room f64[12, m] for the windows of all batches, None where none has any; zeros that nobody looks at take no memory."""
+    if all(batch.windows is None for batch in batches):
+        return None
+    shape = len(COLUMNS), sum(batch.samples for batch in batches)
+    return np.empty(shape) if columns is None else np.zeros(shape)
+
+
+def _placed(
+    batches: Sequence[SeriesBatch], table: SeriesTable, places: Sequence[I64], columns: Sequence[str] | None
+) -> SeriesBatch | None:
     """The samples of all batches, whose series are those of `table` at these places, each copied once.
 
-    None unless they are raw and of each series follow one another in time, batch by batch: only then nothing needs comparing.
+    None unless those of each series follow one another in time, batch by batch: only then nothing needs comparing.
     """
-    if any(batch.windows is not None for batch in batches):
-        return None
     counts, until = np.zeros(len(table), np.int64), np.full(len(table), MIN_MS, np.int64)
     to: list[I64] = [np.empty(0, np.int64)] * len(batches)
     for i in sorted(range(len(batches)), key=lambda i: int(batches[i].t_ms.min(initial=MAX_MS))):
@@ -228,6 +249,7 @@ def _placed(batches: Sequence[SeriesBatch], table: SeriesTable, places: Sequence
     start_ms = np.zeros(offsets[-1], np.int64) if any(batch.start_ms is not None for batch in batches) else None
     native = any(batch.histograms is not None for batch in batches)
     histogram_at = np.empty(offsets[-1], np.int64) if native else None
+    windows = _no_windows(batches, columns)
     own_places = np.split(_histogram_places(batches), np.cumsum([batch.samples for batch in batches])[:-1]) if native else []
     for i, (batch, place, before) in enumerate(zip(batches, places, to, strict=True)):
         ranges = batch.offsets[:-1], np.diff(batch.offsets), offsets[place] + before
@@ -237,10 +259,15 @@ def _placed(batches: Sequence[SeriesBatch], table: SeriesTable, places: Sequence
             _copy(batch.start_ms, start_ms, *ranges)
         if histogram_at is not None:
             _copy(own_places[i], histogram_at, *ranges)
+        if windows is not None:
+            own = windows_of(batch)
+            for row in rows_of(columns):
+                _copy(own[row], windows[row], *ranges)
     histograms = concat_histograms([batch.histograms or Histograms.empty() for batch in batches]) if native else None
     return SeriesBatch(
-        table, offsets, t_ms, values, histograms, histogram_at, start_ms, resolution_ms=max(b.resolution_ms for b in batches)
-    )
+        table, offsets, t_ms, values, histograms, histogram_at, start_ms,
+        windows=windows, resolution_ms=max(batch.resolution_ms for batch in batches),
+    )  # fmt: skip
 
 
 def _copy(source: I64 | F64, out: I64 | F64, at: I64, size: I64, to: I64) -> None:

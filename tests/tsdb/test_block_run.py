@@ -18,10 +18,10 @@ from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import PartCache
 from tsdb.block.run import BlockPiece, BlockRun
 from tsdb.compaction.downsample import downsample
-from tsdb.merge import MergeSource, merge_batches
+from tsdb.merge import LEFT_OUT, MergeSource, merge_batches
 from tsdb.model.errors import Corrupt
 from tsdb.model.matcher import Matcher
-from tsdb.model.series import SeriesBatch
+from tsdb.model.series import STALE_NAN, SeriesBatch
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
 from tsdb.model.windows import COLUMNS
 
@@ -133,6 +133,34 @@ def test_windows_come_as_they_are_and_of_their_columns_those_that_are_asked_for(
     assert same_samples(asked, whole) and np.array_equal(asked.windows, np.where(wanted[:, None], whole.windows, 0.0))
 
 
+@pytest.mark.parametrize("columns", [None, ("count", "first", "first_ms")])
+@pytest.mark.parametrize("stale", [False, True])
+@pytest.mark.parametrize("late", [False, True])
+def test_raw_samples_behind_windows_become_windows_of_one_and_those_inside_are_left_out(
+    late: bool, stale: bool, columns: tuple[str, ...] | None
+) -> None:
+    bucket, cut_ms = Memory(), 20 * 300_000
+    whole = grid_batch(40, 600, start_ms=1)
+    if stale:
+        whole = replace(whole, values=np.where(np.arange(whole.samples) % 7 == 3, STALE_NAN, whole.values))
+    windows = downsample(whole.clip(1, cut_ms + 1), 300_000)
+    raw = whole.clip(cut_ms + 1 - 900_000 * late, MAX_MS).take(np.arange(5, 40))
+    one, other = (
+        write_block(bucket, [batch], ulid=ulid(i), min_ms=0, max_ms=MAX_MS, resolution_ms=resolution_ms)
+        for i, (batch, resolution_ms) in enumerate([(windows, 300_000), (raw, 0)])
+    )
+    assert one is not None and other is not None
+    selection = replace(EVERYTHING, resolution_ms=300_000, columns=columns)
+    found = list(run_of(bucket, [one, other]).select(selection))
+    joined, wanted = merge_batches(found), merge_batches([windows, raw], columns)
+    assert same_samples(joined, wanted) and np.array_equal(joined.windows, wanted.windows, equal_nan=True)
+    assert joined.warnings == wanted.warnings == ((LEFT_OUT,) if late else ())
+    assert late or joined.samples == windows.samples + 35 * 200
+    assert {batch.resolution_ms for batch in found} == {300_000}
+    only_raw = list(run_of(bucket, [other]).select(selection))
+    assert all(batch.windows is None and batch.resolution_ms == 0 for batch in only_raw)
+
+
 def test_pages_that_several_batches_share_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_run, "LONG_BATCHES", 1)
     bucket = Memory()
@@ -200,4 +228,3 @@ def test_blocks_that_overlap_are_merged_where_their_samples_do(late: int) -> Non
     for selection in (EVERYTHING, Selection((), 30 * 15_000, 120 * 15_000)):
         wanted = merge_batches([batch.clip(selection.start_ms, selection.end_ms) for batch in (whole, batches[2])])
         assert same_samples(merge_batches(list(run.select(selection))), wanted)
-    assert not run.apart

@@ -39,8 +39,9 @@ from tsdb.kernel.codec import (
     to_integers,
 )
 from tsdb.kernel.decode import decode_columns
+from tsdb.kernel.downsample import single_windows
 from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
-from tsdb.kernel.ranges import copy_ranges
+from tsdb.kernel.ranges import copy_ranges, edge_rows
 from tsdb.model.errors import Corrupt
 from tsdb.model.histogram import Histograms
 from tsdb.model.series import F64, I64, Bool, SeriesBatch
@@ -96,7 +97,7 @@ class Page:
 
     times i64[...] of the distinct time columns, column j at time_at[j]:time_at[j+1], all from min_ms to max_ms. Of n series
     time_ref i64[n] tells which one each uses, counts i64[n] how many samples it has. lengths i64[c] and descriptors i64[11, c] of
-    all columns; the stream of column j is streams[stream_at[j]:stream_at[j+1]], with MARGIN bytes behind the last; classes
+    all other columns; the stream of column j is streams[stream_at[j]:stream_at[j+1]], with MARGIN bytes behind the last; classes
     u8[tables, 256]; exceptions of all columns are position and exact i64[x].
     """
 
@@ -136,11 +137,10 @@ class Page:
         """(low i64[r], size i64[r]): the samples of series i64[r] in [start_ms, end_ms) begin at `low` of each, and are so many."""
         if self.min_ms >= start_ms and self.max_ms < end_ms:
             return np.zeros(len(series), np.int64), self.counts[series]
-        before = np.concatenate([[0], np.cumsum(self.times < start_ms)])
-        until = np.concatenate([[0], np.cumsum(self.times < end_ms)])
+        rows = np.empty((2, len(self.time_at) - 1), np.int64)
+        edge_rows(self.time_at, self.times, np.array([start_ms, max(start_ms, end_ms)]), rows)
         columns = self.time_ref[series]
-        low = np.diff(before[self.time_at])[columns]
-        return low, np.diff(until[self.time_at])[columns] - low
+        return (rows[0] - self.time_at[:-1])[columns], (rows[1] - rows[0])[columns]
 
     def copy_series(
         self,
@@ -153,20 +153,24 @@ class Page:
     ) -> None:
         """Samples into t_ms i64[m], columns f64[1 or 13, m] and, if given, start_ms i64[m]; `values` are the page's, if known.
 
-        Of 13 columns only those that bool[13] `wanted` says.
+        Of 13 columns only those that bool[13] `wanted` says. Samples of a page without windows become windows of one each.
         """
         local, low, size, to = series.local, series.low, series.size, series.to
         copy_ranges(self.times, self.time_at[self.time_ref[local]] + low, size, t_ms, to)
+        singles = len(columns) > 1 and not self.names
         if values is not None:
             copy_ranges(values.values.view(np.int64), values.at[local] + low, size, columns[0].view(np.int64), to)
-            if start_ms is None:
+            if start_ms is None and not singles:
                 return
         all_low, all_high, all_to = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64), np.full(len(self), -1, np.int64)
         all_low[local], all_high[local], all_to[local] = low, low + size, to
-        if len(columns) > 1:
+        if self.names:
             self.copy_windows(all_low, all_high, all_to, columns, wanted)
         elif values is None:
             self.copy_values(all_low, all_high, all_to, columns[0])
+        if singles:
+            every = np.ones(len(columns), bool) if wanted is None else wanted
+            single_windows(columns, columns[0].view(np.uint64), every, to, size)
         if start_ms is not None:
             self.copy_start(all_low, all_high, all_to, start_ms)
 
@@ -186,13 +190,13 @@ class Page:
         """Values and window columns like `copy_values`, into the rows of out f64[13, m], or only those that bool[13] says."""
         rows = len(out)
         skipped = to < 0 if wanted is None else (to < 0) | ~wanted[:, None]
-        places = np.where(skipped, -1, to + np.arange(rows)[:, None] * out.shape[1]).ravel()
-        _decode(self, self._values_from(), np.tile(low, rows), np.tile(high, rows), places, out.reshape(-1).view(np.int64))
+        places = np.where(skipped, -1, to + np.arange(rows)[:, None] * out.shape[1])
+        _decode(self, self._values_from(), low, high, places, out.reshape(-1).view(np.int64))
 
     def copy_start(self, low: I64, high: I64, to: I64, out: I64) -> None:
         """Start times like `copy_values`; zeros where the page has none."""
         if self.with_start:
-            _decode(self, len(self.time_at) - 1, low, high, to, out)
+            _decode(self, 0, low, high, to, out)
         else:
             rows = np.flatnonzero(to >= 0)
             size = (high - low)[rows]
@@ -200,8 +204,7 @@ class Page:
 
     def _values_from(self) -> int:
         """The first value column."""
-        after_times = len(self.time_at) - 1 + len(self) * self.with_start
-        return after_times + (0 if self.layout is None else len(self.layout.int_lengths))
+        return len(self) * self.with_start + (0 if self.layout is None else len(self.layout.int_lengths))
 
 
 def encode_page(batch: SeriesBatch, *, neighbours: int = NEIGHBOURS) -> bytes:
@@ -292,7 +295,13 @@ def open_page(data: bytes) -> Page:
         exact, layout,
     )  # fmt: skip
     _decode(page, 0, np.zeros(times, np.int64), time_lengths, time_at[:-1], page.times)
-    return replace(page, min_ms=int(page.times.min()), max_ms=int(page.times.max())) if len(page.times) else page
+    used = int(descriptors[EXCEPTIONS, :times].sum())
+    bounds = (int(page.times.min()), int(page.times.max())) if len(page.times) else (0, 0)
+    return replace(
+        page, min_ms=bounds[0], max_ms=bounds[1], lengths=page.lengths[times:],
+        descriptors=np.ascontiguousarray(descriptors[:, times:]), stream_at=stream_at[times:], position=position[used:],
+        exact=exact[used:],
+    )  # fmt: skip
 
 
 def decode_page(data: bytes) -> PageColumns:
@@ -388,10 +397,15 @@ def _plain(array: npt.NDArray[Number], dtype: type[Number]) -> npt.NDArray[Numbe
 
 
 def _decode(page: Page, first: int, low: I64, high: I64, to: I64, out: I64) -> None:
-    """Samples low:high of the len(to) columns from `first` on, into out from `to` on."""
-    last = first + len(to)
-    places = np.empty((4, len(to)), np.int64)
-    places[LENGTH], places[LOW], places[HIGH], places[TO] = page.lengths[first:last], low, high, to
+    """Samples low:high of the columns from `first` on, one for each of `to`, into out from there on.
+
+    to i64[c] or, of several columns of each series, i64[..., n] with low and high i64[n].
+    """
+    last = first + to.size
+    places = np.empty((4, *to.shape), np.int64)
+    places[LOW], places[HIGH], places[TO] = low, high, to
+    places = places.reshape(4, -1)
+    places[LENGTH] = page.lengths[first:last]
     used = int(page.descriptors[EXCEPTIONS, :first].sum())
     descriptors = np.ascontiguousarray(page.descriptors[:, first:last])
     decode_columns(

@@ -8,7 +8,7 @@ import numpy as np
 
 from tsdb.block.page import Page, PageValues, Series, page_histograms
 from tsdb.kernel.ranges import copy_ranges
-from tsdb.merge import merge_batches
+from tsdb.merge import merge_batches, without_covered
 from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.series import F64, I64, Bool, SeriesBatch, SeriesTable
 from tsdb.model.source import MIN_MS
@@ -44,7 +44,8 @@ def join_shares(
 ) -> SeriesBatch:
     """The batch of those series of `table` that have samples in the shares, or of all where `keep_empty`.
 
-    Of window columns there are only those that are named (None = all), others are 0.
+    Where some pages hold windows and others raw samples, these become windows of one; those that lie in a window are left out. Of
+    window columns there are only those that are named (None = all), others are 0.
 
     Shares of one series come by rising time and do not overlap; if the caller does not know that (`apart`), it is found out, and
     those that do are merged. About 4 ns a sample, 2 if it is decoded, shared among the executor's threads.
@@ -52,7 +53,7 @@ def join_shares(
     if not apart:
         layers = _layers(shares, len(table))
         if len(layers) > 1:
-            return merge_batches([join_shares(table, layer, executor, columns=columns) for layer in layers])
+            return merge_batches([join_shares(table, layer, executor, columns=columns) for layer in layers], columns)
         shares = layers[0] if layers else []
     counts = np.zeros(len(table), np.int64)
     placed = [_place(share, counts) for share in shares]
@@ -78,7 +79,8 @@ def join_shares(
     windows = floats[1:] if len(floats) > 1 else None
     histograms, histogram_at = _histograms(placed, offsets, executor)
     batch = SeriesBatch(table, offsets, t_ms, floats[0], histograms, histogram_at, start_ms, windows=windows)
-    return batch if keep_empty or counts.all() else _drop_empty(batch, counts)
+    batch = batch if keep_empty or counts.all() else _drop_empty(batch, counts)
+    return without_covered(batch) if len({share.page.names for share in shares}) > 1 else batch
 
 
 def _layers(shares: Sequence[Share], count: int) -> list[list[Share]]:

@@ -1,4 +1,4 @@
-"""Blocks of one resolution as one `Source`: every page is decoded once, to where its samples stand in the answer.
+"""Blocks as one `Source`: every page is decoded once, to where its samples stand in the answer.
 
 Which series there are is known from the indexes. Where of each series the blocks have samples one after another, nothing is merged.
 """
@@ -22,7 +22,8 @@ from tsdb.merge import merge_streams, merge_tables, union_tables
 from tsdb.model.errors import BadData, Corrupt, NotFound
 from tsdb.model.estimate import Estimate, together
 from tsdb.model.series import I64, Bool, SeriesBatch, SeriesTable
-from tsdb.model.source import Selection
+from tsdb.model.source import MIN_MS, Selection
+from tsdb.model.windows import COLUMNS
 
 MAX_UNION_SERIES = 1 << 18
 """Series of all blocks together beyond which their labels (10 MB here) are not held at once, but merged a batch at a time."""
@@ -56,7 +57,7 @@ class BlockPiece:
 
 @dataclass(frozen=True, slots=True)
 class BlockRun:
-    """Pieces of blocks of one resolution, by their start. They may overlap, as when a window is cut twice, then seldom in samples.
+    """Pieces of blocks, by their start. They may overlap, as when a window is cut twice, then seldom in samples.
 
     What all have of a selection's labels is kept in `cache`. Batches are decoded ahead in `executor`, if there is one. A block that
     turns out damaged or gone is left out and told of by `damage`; without that its error is raised.
@@ -68,17 +69,12 @@ class BlockRun:
     damage: Damage | None = None
     batch_words: int = BATCH_WORDS
 
-    @property
-    def apart(self) -> bool:
-        """Whether no piece begins before the one before it ends."""
-        return all(one.end_ms <= other.start_ms for one, other in pairwise(self.pieces))
-
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`."""
         reading = _Reading(self)
         for batch in reading.batches(selection):
             if len(batch):
-                yield replace(batch, warnings=reading.told(), resolution_ms=self.pieces[0].block.meta.resolution_ms)
+                yield replace(batch, warnings=(*reading.told(), *batch.warnings))
         if warnings := reading.told():
             yield SeriesBatch.empty(warnings)
 
@@ -147,12 +143,14 @@ class _Loaded:
 class _Reading:
     """One selection under way: the warning for each block that failed, by its ulid; the first `given` of them were given.
 
-    `begun` has the pages of the batch before, by ulid and number: the next may need more of them.
+    `apart`: no member has samples before the last one of the member before it. `begun` has the pages of the batch before, by ulid
+    and number: the next may need more of them.
     """
 
     run: BlockRun
     failed: dict[str, str] = field(default_factory=dict)
     given: int = 0
+    apart: bool = False
     begun: dict[str, dict[int, Page | bytes]] = field(default_factory=dict)
 
     def attempt(self, piece: BlockPiece, work: Callable[[], Made]) -> list[Made]:
@@ -177,8 +175,9 @@ class _Reading:
     def batches(self, selection: Selection) -> Iterator[SeriesBatch]:
         """The batches of all members. How they are made is kept: it stays the same while the same pages are in the range."""
         members = _members(self, selection)
+        self.apart = _are_apart(members)
         of_each = ((member.index.key, member.inside.tobytes()) for member in members)
-        key = ("jobs", *of_each, selection.matchers, self.run.batch_words)
+        key = ("jobs", *of_each, selection.matchers, selection.columns, self.run.batch_words)
         jobs = cast(tuple[_Job, ...] | None, self.run.cache.find([key])[0])
         if jobs is None:
             rows = [self._rows(member) for member in members]
@@ -247,7 +246,9 @@ class _Reading:
         found = [self.attempt(one.member.piece, partial(_shares, one)) for one in loaded]
         shares = [share for shares in found for part in shares for share in part]
         columns = loaded[0].member.selection.columns if loaded else None
-        return join_shares(table, shares, executor, apart=self.run.apart, columns=columns)
+        batch = join_shares(table, shares, executor, apart=self.apart, columns=columns)
+        coarsest_ms = max((one.member.piece.block.meta.resolution_ms for one in loaded if one.takes), default=0)
+        return replace(batch, resolution_ms=coarsest_ms)
 
 
 def _members(reading: _Reading, selection: Selection) -> list[_Member]:
@@ -259,6 +260,17 @@ def _member(piece: BlockPiece, selection: Selection) -> _Member:
     directory = index.directory()
     inside = (directory.t_max >= within.start_ms) & (directory.t_min < within.end_ms)
     return _Member(piece, within, index, directory, inside)
+
+
+def _are_apart(members: Sequence[_Member]) -> bool:
+    until_ms = MIN_MS
+    for member in members:
+        if member.inside.any():
+            first_ms, last_ms = int(member.directory.t_min[member.inside].min()), int(member.directory.t_max[member.inside].max())
+            if max(first_ms, member.selection.start_ms) <= until_ms:
+                return False
+            until_ms = min(last_ms, member.selection.end_ms - 1)
+    return True
 
 
 def _united(
@@ -319,8 +331,10 @@ def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, batch_w
     starts: list[I64] = []
     for one, mine in zip(found, cells, strict=True):
         directory = one.member.directory
+        looked_at = _looked_at(one.member)
         for cell in mine:
-            share = int(directory.words[cell.page]) / int(directory.row_to[cell.page] - directory.row_from[cell.page])
+            words = looked_at * int(directory.words[cell.page])
+            share = words / int(directory.row_to[cell.page] - directory.row_from[cell.page])
             weight[one.places[cell.a : cell.b]] += share
         starts.append(one.places[np.array([cell.a for cell in mine], np.int64)])
     page_starts = np.unique(max(starts, key=len, default=_NONE))
@@ -334,6 +348,14 @@ def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, batch_w
         aligned = int(page_starts[np.searchsorted(page_starts, stop, side="right") - 1]) if len(page_starts) else 0
         edges.append(aligned if stop < count and aligned > edges[-1] else stop)
     return edges
+
+
+def _looked_at(member: _Member) -> float:
+    """Which part of the numbers in its pages a batch has room for."""
+    meta, columns = member.piece.block.meta, member.selection.columns
+    if columns is None or not meta.resolution_ms or meta.histograms:
+        return 1.0
+    return (2 + len(columns)) / (2 + len(COLUMNS))
 
 
 def _shares(loaded: _Loaded) -> list[Share]:

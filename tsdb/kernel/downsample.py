@@ -56,6 +56,31 @@ def reduce_samples(first_row, t_ms, values, bits, resolution_ms, ends, out_t, ou
         low = high
 
 
+@njit(nogil=True, cache=True)
+def single_windows(samples, bits, wanted, at, size):
+    """Make the samples in rows at[i]:at[i]+size[i] windows of one each.
+
+    samples f64[13, m]: the values, whose bits are `bits` u64[m], and the window columns, of which those are set that bool[13]
+    `wanted` says.
+    """
+    for c in range(COLUMNS):
+        if not wanted[1 + c]:
+            continue
+        for i in range(len(size)):
+            values, own = samples[0, at[i] : at[i] + size[i]], bits[at[i] : at[i] + size[i]]
+            out = samples[1 + c, at[i] : at[i] + size[i]]
+            for j in range(size[i]):
+                stale = own[j] == STALE_BITS
+                if c == COUNT:
+                    out[j] = 0.0 if stale else 1.0
+                elif c in (SUM, MIN, MAX, FIRST):
+                    out[j] = 0.0 if stale else values[j]
+                elif c == SQUARES:
+                    out[j] = 0.0 if stale or np.isfinite(values[j]) else np.nan
+                else:
+                    out[j] = 0.0
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def reduce_windows(first_row, t_ms, values, bits, columns, resolution_ms, ends, out_t, out_values, out):
     """As `reduce_samples`, of shorter windows with the columns f64[12, m]."""

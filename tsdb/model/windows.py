@@ -21,6 +21,8 @@ Native histograms are not put together: of each window its first, its last and t
 at their own times, and the count of each says how many samples it and those left out behind it are.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tsdb.kernel.downsample import BEFORE_STALE, COUNT, FIRST, LAST_MS, MAX, MIN, SQUARES, SUM
@@ -44,6 +46,11 @@ COLUMNS = (
 
 RESOLUTIONS_MS = (300_000, 3_600_000)
 """The lengths of windows that are made: 5 minutes and 1 hour. Each is a multiple of the one before it."""
+
+
+def rows_of(columns: Sequence[str] | None) -> list[int]:
+    """The rows of the window columns that are named, None = all."""
+    return [row for row, name in enumerate(COLUMNS) if columns is None or name in columns]
 
 
 def windows_of(batch: SeriesBatch) -> F64:
