@@ -130,13 +130,21 @@ class _Job:
     takes: tuple[tuple[_Take, ...], ...]
 
 
+@dataclass(slots=True)
+class _Held:
+    """A page as `Block.load_pages` gave it, opened by the first batch that needs it; `kept`: it was known before."""
+
+    found: Page | bytes
+    kept: bool
+
+
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """The pages of a member that a batch takes from, as `Block.load_pages` gives them."""
+    """The pages of a member that a batch takes from."""
 
     member: _Member
     takes: tuple[_Take, ...]
-    pages: list[Page | bytes]
+    pages: list[_Held]
 
 
 @dataclass(slots=True)
@@ -151,7 +159,7 @@ class _Reading:
     failed: dict[str, str] = field(default_factory=dict)
     given: int = 0
     apart: bool = False
-    begun: dict[str, dict[int, Page | bytes]] = field(default_factory=dict)
+    begun: dict[str, dict[int, _Held]] = field(default_factory=dict)
 
     def attempt(self, piece: BlockPiece, work: Callable[[], Made]) -> list[Made]:
         """[what the work gives], or [] where the block is damaged or gone."""
@@ -236,7 +244,7 @@ class _Reading:
         loaded = []
         for member, takes, known, numbers, wait in asked:
             for found in self.attempt(member.piece, wait):
-                pages = known | dict(zip(numbers, found, strict=True))
+                pages = known | {i: _Held(page, isinstance(page, Page)) for i, page in zip(numbers, found, strict=True)}
                 self.begun[member.piece.block.meta.ulid] = {take.page: pages[take.page] for take in takes}
                 loaded.append(_Loaded(member, takes, [pages[take.page] for take in takes]))
         return loaded
@@ -362,8 +370,8 @@ def _shares(loaded: _Loaded) -> list[Share]:
     """What the pages of a member give to a batch."""
     block, within = loaded.member.piece.block, loaded.member.selection
     shares = []
-    for take, known in zip(loaded.takes, loaded.pages, strict=True):
-        page = block.open_page(take.page, known)
-        values = block.kept_values(take.page, page, len(take.local)) if page is known else None
+    for take, held in zip(loaded.takes, loaded.pages, strict=True):
+        page = held.found = block.open_page(take.page, held.found)
+        values = block.kept_values(take.page, page, len(take.local)) if held.kept else None
         shares.append(Share(page, take.local, take.rows, within.start_ms, within.end_ms, values))
     return shares
