@@ -36,7 +36,7 @@ def decode_columns(data, stream_at, classes, descriptors, places, position, exac
     that out is long enough, and that columns refer to equally long ones of those that are given.
     """
     columns = places.shape[1]
-    at, room = _scratch(descriptors, places)
+    at, own, room = _scratch(descriptors, places)
     z = np.empty(room, np.int64)
     tables, built = np.empty((len(classes), STATES), np.uint32), np.zeros(len(classes), np.bool_)
     coded = np.flatnonzero((at >= 0) & (descriptors[TABLE] > 0))
@@ -47,6 +47,10 @@ def decode_columns(data, stream_at, classes, descriptors, places, position, exac
                 pair = coded[done : done + 2]
                 _residuals(data, stream_at, classes, descriptors, places, pair, tables, built, z, at)
                 done += len(pair)
+            if at[c] < own and _is_constant(descriptors[:, c]):
+                _put_constant(descriptors[:, c], places[:, c], position, exact, used, out, out_f)
+                used += descriptors[EXCEPTIONS, c]
+                continue
             _integers(descriptors[:, c], places[LENGTH, c], z[at[c] :])
             for row in range(REFER, SECOND + 1):
                 refer = descriptors[row, c]
@@ -58,16 +62,17 @@ def decode_columns(data, stream_at, classes, descriptors, places, position, exac
 
 @register_jitable
 def _scratch(descriptors, places):
-    """(where the integers of each column stand while they are needed i64[n], -1 of one not wanted; how many that takes).
+    """(where the integers of each column stand while they are needed i64[n], -1 of one not wanted; from where on they stand that
+    others refer to; how many that takes).
 
-    Those that others refer to keep their place; of the rest at most two are under way at a time, of turns an even and an odd one.
+    Those keep their place; of the rest at most two are under way at a time, of turns an even and an odd one.
     """
     columns = places.shape[1]
     at = np.full(columns, -1, np.int64)
     longest = 2  # a column shorter than its order still has its first value and slope
     for c in range(columns):
         longest = max(longest, places[LENGTH, c] + 2)
-    room = 3 * longest
+    own = room = 3 * longest
     for c in range(columns - 1, -1, -1):
         if at[c] < 0 and places[TO, c] >= 0 and places[HIGH, c] > places[LOW, c]:
             at[c] = 0
@@ -84,7 +89,7 @@ def _scratch(descriptors, places):
             if at[c] == 2 * longest:
                 at[c] = (turn & 1) * longest
             turn += 1
-    return at, room
+    return at, own, room
 
 
 @register_jitable
@@ -121,9 +126,43 @@ def _put(descriptor, place, position, exact, used, z, out, out_f):
         numbers = out[to : to + high - low]
         for i in range(high - low):
             numbers[i] = source[i]
+    _put_exact(descriptor, place, position, exact, used, out)
+
+
+@register_jitable
+def _put_exact(descriptor, place, position, exact, used, out):
+    """The exceptions of a column, those from `used` on, over what was put."""
+    low, high, to = place[LOW], place[HIGH], place[TO]
     for e in range(used, used + descriptor[EXCEPTIONS]):
         if low <= position[e] < high:
             out[to + position[e] - low] = exact[e]
+
+
+@register_jitable
+def _is_constant(descriptor):
+    """Whether a column has no stream, refers to nothing, and does not rise: many window columns are one number."""
+    if descriptor[TABLE] or descriptor[REFER] or descriptor[SECOND]:
+        return False
+    order = descriptor[FORM] & 3
+    return order == 0 or (descriptor[BASE] == 0 and (order == 1 or descriptor[SLOPE] == 0))
+
+
+@register_jitable
+def _put_constant(descriptor, place, position, exact, used, out, out_f):
+    """As `_put`, of a column of one number."""
+    low, high, to = place[LOW], place[HIGH], place[TO]
+    if to < 0 or high <= low:
+        return
+    number = descriptor[FIRST if descriptor[FORM] & 3 else BASE]
+    if descriptor[SCALE] >= 0:
+        value, floats = np.float64(number) / POWERS[descriptor[SCALE]], out_f[to : to + high - low]
+        for i in range(high - low):
+            floats[i] = value
+    else:
+        numbers = out[to : to + high - low]
+        for i in range(high - low):
+            numbers[i] = number
+    _put_exact(descriptor, place, position, exact, used, out)
 
 
 @register_jitable
