@@ -47,6 +47,9 @@ class Telemetry:
         self.samples_received = self._counter("treering_samples_received_total", "Samples stored, by kind.", "kind")
         self.samples_rejected = self._counter("treering_samples_rejected_total", "Samples refused, by reason.", "reason")
         self.query_samples = self._counter("treering_query_samples_total", "Samples that queries read.")
+        self.shared_queries = self._counter(
+            "treering_shared_queries_total", "Queries that waited together with an equal one and were answered by its evaluation."
+        )
         self.slow_queries = self._counter("treering_slow_queries_total", "Queries that took longer than slow_query_s.")
         self.compactor_blocks = self._counter("treering_compactor_blocks_total", "What became of blocks, by event.", "event")
         self.ticks_failed = self._counter("treering_ticks_failed_total", "Failed rounds of background work, by role.", "role")

@@ -1,7 +1,9 @@
 """The threads that serve queries: turns between tenants, and a tenant's own bound."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from treering.http.api_query import QueryApi
 from treering.http.asgi import Request, Response
 from treering.http.query_pool import QueryPool
 from treering.node import Node
-from tsdb.model.errors import BadData, LimitExceeded, QueryTimeout
+from tsdb.model.errors import BadData, LimitExceeded, QueryCanceled, QueryTimeout
 from tsdb.model.labels import Labels
 from tsdb.model.write import WriteBatch
 
@@ -22,8 +24,9 @@ def request(tenant: str) -> Request:
     return Request("GET", "/api/v1/query", {"x-scope-orgid": [tenant]}, "")
 
 
-def pool(threads: int, max_waiting: int = 100) -> QueryPool:
+def pool(threads: int, max_waiting: int = 100, **options: Any) -> QueryPool:
     return QueryPool(
+        **options,
         threads=threads,
         max_waiting=max_waiting,
         tenant_of=lambda asked: asked.headers["x-scope-orgid"][0],
@@ -86,6 +89,65 @@ def test_a_tenant_does_not_fill_the_queue_and_errors_reach_who_asked() -> None:
     for future in futures:
         with pytest.raises(BadData, match="no"):
             future.result(30)
+
+
+def test_equal_queries_that_come_meanwhile_are_evaluated_once_and_after_they_came() -> None:
+    begun, gate = threading.Semaphore(0), threading.Semaphore(0)
+    written, shared = [0], []
+
+    def handler(asked: Request) -> Response:
+        seen = written[0]
+        begun.release()
+        assert gate.acquire(timeout=30)
+        return Response(body=f"{asked.path} {seen}".encode())
+
+    start = pool(4, question_of=lambda asked: asked.path, note_shared=lambda: shared.append(1)).serving(handler)
+    first = start(request("a"))
+    assert begun.acquire(timeout=30)
+    written[0] = 1
+    alike = [start(request("a")) for _ in range(5)]
+    others = [start(replace(request("a"), path="/other")), start(request("b"))]
+    for _ in others:
+        assert begun.acquire(timeout=30)
+    assert not begun.acquire(blocking=False) and len(shared) == 4, "equal ones wait though threads are free"
+    written[0] = 2
+    for _ in range(3):
+        gate.release()
+    assert first.result(30).body == b"/api/v1/query 0"
+    assert {other.result(30).body for other in others} == {b"/other 1", b"/api/v1/query 1"}
+    assert begun.acquire(timeout=30)
+    gate.release()
+    assert [future.result(30).body for future in alike] == [b"/api/v1/query 2"] * 5
+    assert not begun.acquire(blocking=False)
+    gate.release()
+    assert start(request("a")).result(30).body == b"/api/v1/query 2"
+
+
+def test_a_shared_query_is_canceled_once_everyone_has_left() -> None:
+    begun, gate, seen = threading.Event(), threading.Event(), list[bool]()
+
+    def handler(asked: Request) -> Response:
+        begun.set()
+        assert gate.wait(30)
+        seen.append(asked.canceled.is_set())
+        if len(seen) == 2:
+            asked_by[2].canceled.set()
+            seen.append(asked.canceled.is_set())
+            asked.check_canceled()
+        return Response()
+
+    asked_by = [request("a") for _ in range(3)]
+    start = pool(2, question_of=lambda asked: asked.path).serving(handler)
+    futures = [start(asked_by[0])]
+    assert begun.wait(30)
+    futures += [start(asked) for asked in asked_by[1:]]
+    asked_by[1].canceled.set()
+    gate.set()
+    assert futures[0].result(30).status == 200
+    for future in futures[1:]:
+        with pytest.raises(QueryCanceled):
+            future.result(30)
+    assert seen == [False, False, True]
 
 
 @pytest.mark.parametrize(

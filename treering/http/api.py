@@ -1,6 +1,6 @@
 """The table of HTTP routes: every path that Treering answers, on one page."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from treering.http.api_admin import AdminApi
@@ -9,7 +9,7 @@ from treering.http.api_query import QueryApi
 from treering.http.api_series import SeriesApi
 from treering.http.api_status import StatusApi
 from treering.http.api_write import WriteApi
-from treering.http.asgi import App, Gate, Handler, Route, threaded
+from treering.http.asgi import App, Gate, Handler, Request, Route, threaded
 from treering.http.query_pool import QueryPool
 from treering.http.write_pool import WritePool
 from treering.node import Node
@@ -31,6 +31,8 @@ def make_app(node: Node) -> App:
         max_waiting=max(1, config.max_queued_queries // 2 if config.multitenancy else config.max_queued_queries),
         tenant_of=lambda request: "|".join(node.tenants_of(request.headers)),
         limit_of=lambda tenants: node.query_limits(tenants.split("|")).max_concurrent_queries,
+        question_of=_question,
+        note_shared=node.telemetry.shared_queries.inc,
     )
     admin = ThreadPoolExecutor(4, "admin")
     routes = [
@@ -40,6 +42,11 @@ def make_app(node: Node) -> App:
         *_admin_routes(node, admin),
     ]
     return App(routes, node.telemetry)
+
+
+def _question(request: Request) -> Hashable:
+    """What a request asks of its tenant: equal ones have equal answers at one time."""
+    return request.path, request.header("accept"), tuple(sorted((name, tuple(values)) for name, values in request.params.items()))
 
 
 def _write_routes(node: Node, admin: Executor) -> Iterator[Route]:

@@ -2,37 +2,85 @@
 
 A tenant's queries wait behind its own; those of another overtake them. How many of one tenant may wait is bounded, so that the
 bound on all of them leaves room for others.
+
+A query is not at work twice at a time: equal ones that come meanwhile wait for its end together, and are then answered by one
+evaluation, which began after all of them had come, so that each sees what was written before it.
 """
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from treering.http.asgi import Handler, Request, Response, Start, serve
 from tsdb.model.errors import LimitExceeded
 
 
-@dataclass(frozen=True, slots=True)
+class _Everyone(threading.Event):
+    """Set once all of these requests' clients have left."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        super().__init__()
+        self._requests = requests
+
+    def is_set(self) -> bool:
+        return all(request.canceled.is_set() for request in self._requests)
+
+
+@dataclass(eq=False, slots=True)
 class _Job:
-    request: Request
+    """What a handler is to do once for all of these requests."""
+
+    tenant: str
     handler: Handler
-    future: "Future[Response]"
+    question: Hashable
+    requests: list[Request]
+    futures: "list[Future[Response]]"
+
+    def join(self, request: Request) -> "Future[Response]":
+        self.requests.append(request)
+        self.futures.append(Future())
+        return self.futures[-1]
+
+    def run(self) -> None:
+        """Serve those who still wait."""
+        asked = [pair for pair in zip(self.requests, self.futures, strict=True) if pair[1].set_running_or_notify_cancel()]
+        if not asked:
+            return
+        first = asked[0][0]
+        try:
+            response = serve(self.handler, replace(first, canceled=_Everyone([request for request, _ in asked])))
+        except BaseException as error:
+            for _, future in asked:
+                future.set_exception(error)
+        else:
+            for _, future in asked:
+                future.set_result(response)
 
 
 class QueryPool:
     """Thread-safe. `tenant_of` says whose a request is (what it raises is the request's answer), `limit_of` how many of a
-    tenant's queries may run at once (0 = as many as there are threads)."""
+    tenant's queries may run at once (0 = as many as there are threads), `question_of` what it asks (None = nothing that another
+    could ask too), and `note_shared` is called for each request that is answered together with an equal one."""
 
     def __init__(
-        self, *, threads: int, max_waiting: int, tenant_of: Callable[[Request], str], limit_of: Callable[[str], int]
+        self,
+        *,
+        threads: int,
+        max_waiting: int,
+        tenant_of: Callable[[Request], str],
+        limit_of: Callable[[str], int],
+        question_of: Callable[[Request], Hashable] = lambda _: None,
+        note_shared: Callable[[], None] = lambda: None,
     ) -> None:
         self._executor = ThreadPoolExecutor(threads, "query")
         self._threads, self._max_waiting = threads, max_waiting
-        self._tenant_of, self._limit_of = tenant_of, limit_of
+        self._tenant_of, self._limit_of, self._question_of, self._note_shared = tenant_of, limit_of, question_of, note_shared
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, deque[_Job]] = OrderedDict()
+        self._next_alike: dict[tuple[str, Hashable], _Job] = {}
+        self._at_work: set[tuple[str, Hashable]] = set()
         self._running: dict[str, int] = {}
         self._free = threads
 
@@ -40,22 +88,33 @@ class QueryPool:
         """Serves requests by a handler. LimitExceeded, to be tried again, where too many of the tenant wait already."""
 
         def start(request: Request) -> "Future[Response]":
-            return self._submit(self._tenant_of(request), _Job(request, handler, Future()))
+            return self._submit(_Job(self._tenant_of(request), handler, self._question_of(request), [], []), request)
 
         return start
 
-    def _submit(self, tenant: str, job: _Job) -> "Future[Response]":
+    def _submit(self, job: _Job, request: Request) -> "Future[Response]":
         with self._lock:
-            waiting = self._waiting.setdefault(tenant, deque())
+            alike = self._next_alike.get((job.tenant, job.question))
+            if alike is not None:
+                self._note_shared()
+                return alike.join(request)
+            waiting = self._waiting.get(job.tenant, ())
             if len(waiting) >= self._max_waiting:
                 raise LimitExceeded(
-                    f"{len(waiting)} queries of tenant {tenant} are waiting, its share of the queue is {self._max_waiting} "
+                    f"{len(waiting)} queries of tenant {job.tenant} are waiting, its share of the queue is {self._max_waiting} "
                     "(half of max_queued_queries); try again",
                     retry_after_s=1.0,
                 )
-            waiting.append(job)
-            self._begin()
-        return job.future
+            future = job.join(request)
+            if job.question is not None:
+                self._next_alike[job.tenant, job.question] = job
+            if (job.tenant, job.question) not in self._at_work:  # else the end of that one calls it
+                self._queue(job)
+                self._begin()
+        return future
+
+    def _queue(self, job: _Job) -> None:
+        self._waiting.setdefault(job.tenant, deque()).append(job)
 
     def _begin(self) -> None:
         """Gives free threads to those whose turn it is; the lock is held."""
@@ -66,9 +125,12 @@ class QueryPool:
                 self._waiting.move_to_end(tenant)
             else:
                 del self._waiting[tenant]
+            if job.question is not None:
+                del self._next_alike[tenant, job.question]
+                self._at_work.add((tenant, job.question))
             self._running[tenant] = self._running.get(tenant, 0) + 1
             self._free -= 1
-            self._executor.submit(self._run, tenant, job)
+            self._executor.submit(self._run, job)
 
     def _next(self) -> str | None:
         for tenant in self._waiting:
@@ -76,17 +138,17 @@ class QueryPool:
                 return tenant
         return None
 
-    def _run(self, tenant: str, job: _Job) -> None:
+    def _run(self, job: _Job) -> None:
         try:
-            if job.future.set_running_or_notify_cancel():
-                try:
-                    job.future.set_result(serve(job.handler, job.request))
-                except BaseException as error:
-                    job.future.set_exception(error)
+            job.run()
         finally:
             with self._lock:
                 self._free += 1
-                self._running[tenant] -= 1
-                if not self._running[tenant]:
-                    del self._running[tenant]
+                self._running[job.tenant] -= 1
+                if not self._running[job.tenant]:
+                    del self._running[job.tenant]
+                self._at_work.discard((job.tenant, job.question))
+                alike = self._next_alike.get((job.tenant, job.question))
+                if alike is not None:
+                    self._queue(alike)
                 self._begin()
