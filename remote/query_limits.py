@@ -1,7 +1,8 @@
 """What the queries of a tenant, or of several together, may take: the strictest limits, and a source that holds to them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from remote.limits import Limits
 from tsdb.model.errors import LimitExceeded
@@ -23,7 +24,8 @@ class QueryLimits:
     max_concurrent_queries: int = 0
 
 
-def query_limits(limits: Sequence[Limits]) -> QueryLimits:
+@lru_cache(maxsize=1024)
+def query_limits(limits: tuple[Limits, ...]) -> QueryLimits:
     """Of each limit the smallest that any of the tenants has."""
     return QueryLimits(
         *(least(*(getattr(one, name) for one in limits)) for name in QueryLimits.__dataclass_fields__)  # all are ints

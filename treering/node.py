@@ -155,7 +155,7 @@ class Node:
 
     def query_limits(self, tenants: Sequence[str]) -> QueryLimits:
         """What queries of these tenants may take; 0 = what the configuration allows."""
-        return query_limits([self.limits.of(tenant) for tenant in tenants])
+        return query_limits(tuple(self.limits.of(tenant) for tenant in tenants))
 
     def query(self, tenants: Sequence[str], query: Query, *, canceled: Callable[[], bool] = lambda: False) -> Answer:
         """The answer of an instant or range query. BadData, QueryFailed, LimitExceeded, QueryTimeout or QueryCanceled."""

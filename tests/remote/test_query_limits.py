@@ -38,9 +38,9 @@ def source(**limits: int) -> BoundedSource:
 
 
 def test_the_smallest_of_several_tenants_holds_and_none_is_no_limit() -> None:
-    found = query_limits([Limits(max_samples=5, max_query_points=9), Limits(max_samples=0, max_query_points=3), Limits()])
+    found = query_limits((Limits(max_samples=5, max_query_points=9), Limits(max_samples=0, max_query_points=3), Limits()))
     assert found == QueryLimits(max_samples=5, max_query_points=3)
-    assert query_limits([Limits()]) == QueryLimits()
+    assert query_limits((Limits(),)) == QueryLimits()
 
 
 def test_a_selection_over_too_much_time_is_refused_with_value_and_limit() -> None:
