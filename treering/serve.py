@@ -12,14 +12,13 @@ from collections.abc import Callable
 from functools import partial
 from types import FrameType
 
-import numpy as np
 import uvicorn
 
 from treering.config import Config
 from treering.http.api import make_app
 from treering.http.connection import BoundedConnection
 from treering.node import Node
-from treering.resident import release_unused, share_one_heap
+from treering.resident import keep_freed_memory, release_unused
 from treering.self_scrape import SelfScrape
 from treering.telemetry import start_logging
 from treering.version import VERSION
@@ -27,9 +26,6 @@ from treering.warm import warm_kernels
 from tsdb.model.errors import TreeringError, Unavailable
 
 log = logging.getLogger("treering.serve")
-
-LARGEST_REUSED_BYTES = (16 << 20) - 8192
-"""A request's arrays and a query's batches are smaller; those of sealing and of compaction go back to the system."""
 
 GC_THRESHOLD = 20_000
 """New objects before the collector looks; requests leave no cycles, so the default of 700 finds nothing, often."""
@@ -47,7 +43,7 @@ GRACE_S = 10
 def serve(config: Config, say: Callable[[str], None] = print) -> None:
     """Run the node until SIGINT or SIGTERM. Unavailable where the port is taken."""
     began = time.monotonic()
-    _keep_freed_memory()
+    keep_freed_memory()
     start_logging(level=config.log_level, as_json=config.log_format == "json")
     listener = _listen(config)
     try:
@@ -126,16 +122,6 @@ def _repeat(work: Callable[[], None], name: str, *, every_s: float, stop: thread
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     return thread
-
-
-def _keep_freed_memory() -> None:
-    """Make the C allocator reuse arrays of up to 16 MiB instead of giving them back to the system after each request.
-
-    glibc raises its threshold to the largest block it has seen freed; without that, faulting the pages in again took nearly
-    half of the time of decoding a write.
-    """
-    np.empty(LARGEST_REUSED_BYTES, np.uint8)
-    share_one_heap()
 
 
 def _listen(config: Config) -> socket.socket:

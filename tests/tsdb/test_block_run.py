@@ -105,7 +105,7 @@ def test_histograms_are_joined_too() -> None:
 
 def test_a_batch_holds_no_histograms_but_its_own() -> None:
     bucket, whole = Memory(), histogram_batch(30, 100)
-    run = replace(run_of(bucket, written(bucket, [whole])), batch_words=4_000)
+    run = run_of(bucket, written(bucket, [whole]), batch_words=4_000, long_words=8_000)
     wanted = Selection((), 20 * 15_000, 70 * 15_000)
     found = list(run.select(wanted))
     assert len(found) > 3 and same_samples(merge_batches(found), whole.clip(wanted.start_ms, wanted.end_ms))
@@ -161,13 +161,12 @@ def test_raw_samples_behind_windows_become_windows_of_one_and_those_inside_are_l
     assert all(batch.windows is None and batch.resolution_ms == 0 for batch in only_raw)
 
 
-def test_pages_that_several_batches_share_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_run, "LONG_BATCHES", 1)
+def test_pages_that_several_batches_share_are_read_once() -> None:
     bucket = Memory()
     metas = written(bucket, [part(grid_batch(12, 100, seed=i), i, range(12)) for i in range(3)])
     bucket.reads.clear()
     with ThreadPoolExecutor(2) as pool:
-        assert len(list(run_of(bucket, metas, executor=pool, batch_words=400).select(EVERYTHING))) > 3
+        assert len(list(run_of(bucket, metas, executor=pool, batch_words=400, long_words=400).select(EVERYTHING))) > 3
     read = [(key, start) for key, start, _ in bucket.reads if "pages" in key]
     assert len(read) == len(set(read)) == 3
 

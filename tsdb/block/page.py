@@ -38,10 +38,10 @@ from tsdb.kernel.codec import (
     share_times,
     to_integers,
 )
-from tsdb.kernel.decode import decode_columns
+from tsdb.kernel.decode import decode_columns, decode_series
 from tsdb.kernel.downsample import single_windows
 from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
-from tsdb.kernel.ranges import copy_ranges, edge_rows
+from tsdb.kernel.ranges import copy_ranges, copy_times, edge_rows
 from tsdb.model.errors import Corrupt
 from tsdb.model.histogram import Histograms
 from tsdb.model.series import F64, I64, Bool, SeriesBatch
@@ -55,6 +55,7 @@ MAX_SAMPLES = 1 << 26
 _MAGIC = b"TRP2"
 _HEAD = struct.Struct("<4sBBHIIIIII")
 _WITH_START, _WITH_HISTOGRAMS = 1, 2
+_FIRST_COLUMN = np.ones(1, bool)
 
 Bytes = npt.NDArray[np.uint8]
 Number = TypeVar("Number", np.int64, np.float64)
@@ -156,51 +157,30 @@ class Page:
         Of 13 columns only those that bool[13] `wanted` says. Samples of a page without windows become windows of one each.
         """
         local, low, size, to = series.local, series.low, series.size, series.to
-        copy_ranges(self.times, self.time_at[self.time_ref[local]] + low, size, t_ms, to)
-        singles = len(columns) > 1 and not self.names
-        if values is not None:
-            copy_ranges(values.values.view(np.int64), values.at[local] + low, size, columns[0].view(np.int64), to)
-            if start_ms is None and not singles:
-                return
-        all_low, all_high, all_to = np.zeros(len(self), np.int64), np.zeros(len(self), np.int64), np.full(len(self), -1, np.int64)
-        all_low[local], all_high[local], all_to[local] = low, low + size, to
+        copy_times(self.times, self.time_at, self.time_ref, local, low, size, t_ms, to)
         if self.names:
-            self.copy_windows(all_low, all_high, all_to, columns, wanted)
-        elif values is None:
-            self.copy_values(all_low, all_high, all_to, columns[0])
-        if singles:
+            _decode_series(self, self._values_from(), series, columns, np.ones(len(columns), bool) if wanted is None else wanted)
+        elif values is not None:
+            copy_ranges(values.values.view(np.int64), values.at[local] + low, size, columns[0].view(np.int64), to)
+        else:
+            _decode_series(self, self._values_from(), series, columns, _FIRST_COLUMN)
+        if len(columns) > 1 and not self.names:
             every = np.ones(len(columns), bool) if wanted is None else wanted
             single_windows(columns, columns[0].view(np.uint64), every, to, size)
-        if start_ms is not None:
-            self.copy_start(all_low, all_high, all_to, start_ms)
-
-    def copy_values(self, low: I64, high: I64, to: I64, out: F64) -> None:
-        """Values of samples low:high of each series into out from `to` on; to < 0 skips the series."""
-        _decode(self, self._values_from(), low, high, to, out.view(np.int64))
+        if start_ms is not None and self.with_start:
+            _decode_series(self, 0, series, start_ms[None], _FIRST_COLUMN)
+        elif start_ms is not None:
+            none = np.zeros(int(size.max(initial=0)), np.int64)
+            copy_ranges(none, np.zeros(len(local), np.int64), size, start_ms, to)
 
     def whole_values(self) -> PageValues:
         """The values of all series."""
         at = np.zeros(len(self) + 1, np.int64)
         np.cumsum(self.counts, out=at[1:])
         values = np.empty(int(at[-1]))
-        self.copy_values(np.zeros(len(self), np.int64), self.counts, at[:-1], values)
+        every = Series(np.arange(len(self)), np.zeros(len(self), np.int64), self.counts, at[:-1])
+        _decode_series(self, self._values_from(), every, values[None], _FIRST_COLUMN)
         return PageValues(values, at)
-
-    def copy_windows(self, low: I64, high: I64, to: I64, out: F64, wanted: Bool | None = None) -> None:
-        """Values and window columns like `copy_values`, into the rows of out f64[13, m], or only those that bool[13] says."""
-        rows = len(out)
-        skipped = to < 0 if wanted is None else (to < 0) | ~wanted[:, None]
-        places = np.where(skipped, -1, to + np.arange(rows)[:, None] * out.shape[1])
-        _decode(self, self._values_from(), low, high, places, out.reshape(-1).view(np.int64))
-
-    def copy_start(self, low: I64, high: I64, to: I64, out: I64) -> None:
-        """Start times like `copy_values`; zeros where the page has none."""
-        if self.with_start:
-            _decode(self, 0, low, high, to, out)
-        else:
-            rows = np.flatnonzero(to >= 0)
-            size = (high - low)[rows]
-            copy_ranges(np.zeros(int(size.max(initial=0)), np.int64), np.zeros(len(rows), np.int64), size, out, to[rows])
 
     def _values_from(self) -> int:
         """The first value column."""
@@ -396,16 +376,22 @@ def _plain(array: npt.NDArray[Number], dtype: type[Number]) -> npt.NDArray[Numbe
     return np.require(array, dtype, ["C", "W"])
 
 
-def _decode(page: Page, first: int, low: I64, high: I64, to: I64, out: I64) -> None:
-    """Samples low:high of the columns from `first` on, one for each of `to`, into out from there on.
+def _decode_series(page: Page, first: int, series: Series, out: F64 | I64, wanted: Bool) -> None:
+    """Of the columns from `first` on, one for each series after another, those that bool[k] says, into the rows of out [k, m]."""
+    flat = out.reshape(-1).view(np.int64)
+    columns = slice(first, first + len(wanted) * len(page))
+    decode_series(
+        page.streams, page.stream_at[columns], page.classes, np.ascontiguousarray(page.descriptors[:, columns]),
+        page.lengths[columns], series.local, series.low, series.size, series.to, wanted, out.shape[1], page.position, page.exact,
+        int(page.descriptors[EXCEPTIONS, :first].sum()), flat, flat.view(np.float64),
+    )  # fmt: skip
 
-    to i64[c] or, of several columns of each series, i64[..., n] with low and high i64[n].
-    """
-    last = first + to.size
-    places = np.empty((4, *to.shape), np.int64)
-    places[LOW], places[HIGH], places[TO] = low, high, to
-    places = places.reshape(4, -1)
-    places[LENGTH] = page.lengths[first:last]
+
+def _decode(page: Page, first: int, low: I64, high: I64, to: I64, out: I64) -> None:
+    """Samples low:high of the len(to) columns from `first` on, into out from `to` on."""
+    last = first + len(to)
+    places = np.empty((4, len(to)), np.int64)
+    places[LENGTH], places[LOW], places[HIGH], places[TO] = page.lengths[first:last], low, high, to
     used = int(page.descriptors[EXCEPTIONS, :first].sum())
     descriptors = np.ascontiguousarray(page.descriptors[:, first:last])
     decode_columns(

@@ -29,9 +29,11 @@ MAX_UNION_SERIES = 1 << 18
 """Series of all blocks together beyond which their labels (10 MB here) are not held at once, but merged a batch at a time."""
 BATCH_WORDS = 1 << 20
 """Numbers in one batch: half a million samples, of which a few fit into the processor's cache together."""
-LONG_BATCHES = 2
-"""A sum over 90 days of 500 series takes a quarter less CPU at 5 m than with the batches above, and 80 MiB more; with twice as many
-words 0.4 s less again, and 200 MiB more."""
+LONG_WORDS = 4 << 20
+"""Numbers in a batch of long series, of which a row of pages holds more than the above. A sum over 30 days of 500 series takes a
+third less time than with half as many, and 50 MiB more; with twice as many a tenth less again, and 250 MiB more."""
+MIN_BATCHES = 8
+"""For threads, batches become long only if there are so many still: fewer keep two of them busy for half of the time."""
 AHEAD = 2
 """Batches that threads decode while the one before is used: with each 8 MB."""
 
@@ -68,6 +70,7 @@ class BlockRun:
     executor: Executor | None = None
     damage: Damage | None = None
     batch_words: int = BATCH_WORDS
+    long_words: int = LONG_WORDS
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`."""
@@ -185,7 +188,7 @@ class _Reading:
         members = _members(self, selection)
         self.apart = _are_apart(members)
         of_each = ((member.index.key, member.inside.tobytes()) for member in members)
-        key = ("jobs", *of_each, selection.matchers, selection.columns, self.run.batch_words)
+        key = ("jobs", *of_each, selection.matchers, selection.columns, self.run.batch_words, self.run.long_words)
         jobs = cast(tuple[_Job, ...] | None, self.run.cache.find([key])[0])
         if jobs is None:
             rows = [self._rows(member) for member in members]
@@ -195,8 +198,8 @@ class _Reading:
             table, places = _united(self.run.cache, members, rows, selection)
             found = [_Found(*one) for one in zip(members, rows, places, strict=True)]
             if count > MAX_UNION_SERIES:
-                return self._made(members, _jobs(found, table, self.run.batch_words), several=True)
-            jobs = tuple(_jobs(found, table, self.run.batch_words))
+                return self._made(members, _jobs(found, table, self.run), several=True)
+            jobs = tuple(_jobs(found, table, self.run))
             if not self.failed:
                 self.run.cache.keep(key, jobs, sum(map(_job_bytes, jobs)))
         return self._made(members, iter(jobs), several=len(jobs) > 1)
@@ -303,11 +306,11 @@ def _united(
     return table, places
 
 
-def _jobs(found: Sequence[_Found], table: SeriesTable | None, batch_words: int) -> Iterator[_Job]:
+def _jobs(found: Sequence[_Found], table: SeriesTable | None, run: BlockRun) -> Iterator[_Job]:
     """The batches of all series that were found; `table` are their labels, None where only one member has any."""
     cells = [cells_of(one.member.directory, one.rows, one.member.selection) for one in found]
     count = max((len(one.rows) for one in found), default=0) if table is None else len(table)
-    for start, stop in pairwise(_edges(found, cells, count, batch_words)):
+    for start, stop in pairwise(_edges(found, cells, count, run)):
         takes = tuple(tuple(_takes(one, mine, start, stop)) for one, mine in zip(found, cells, strict=True))
         if table is not None:
             yield _Job(table.take(slice(start, stop)), takes)
@@ -329,11 +332,11 @@ def _job_bytes(job: _Job) -> int:
     return job.table.ids.nbytes + sum(200 + take.local.nbytes + take.rows.nbytes for takes in job.takes for take in takes)
 
 
-def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, batch_words: int) -> list[int]:
+def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, run: BlockRun) -> list[int]:
     """Where batches of `count` series begin and end: each is about `batch_words` large, and begins where a page does, if it can.
 
-    Of a long time a row of pages holds more than that. It is then one batch, up to LONG_BATCHES times as large: each batch opens
-    all pages of its row, and decodes the columns of other series that its own refer to.
+    Of a long time a row of pages holds more than that. It is then one batch, up to `long_words`: each batch opens all pages of its
+    row, and decodes the columns of other series that its own refer to.
     """
     weight = np.zeros(count)
     starts: list[I64] = []
@@ -348,7 +351,8 @@ def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, batch_w
     page_starts = np.unique(max(starts, key=len, default=_NONE))
     before = np.concatenate([[0.0], np.cumsum(weight)])
     row = max((cell.b - cell.a for mine in cells for cell in mine), default=0)
-    words = min(max(batch_words, row * before[-1] / max(count, 1)), LONG_BATCHES * batch_words)
+    long_words = min(run.long_words, row * before[-1] / max(count, 1))
+    words = max(run.batch_words, long_words if run.executor is None else min(long_words, before[-1] / MIN_BATCHES))
     edges = [0]
     while edges[-1] < count:
         stop = int(np.searchsorted(before, before[edges[-1]] + words, side="left"))

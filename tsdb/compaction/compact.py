@@ -18,7 +18,7 @@ from tsdb.block.block import Block
 from tsdb.block.meta import BlockMeta
 from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import PartCache
-from tsdb.block.run import LONG_BATCHES, MAX_UNION_SERIES, BlockPiece, BlockRun
+from tsdb.block.run import MAX_UNION_SERIES, BlockPiece, BlockRun
 from tsdb.block.writer import BlockWriter
 from tsdb.bucket.bucket import Bucket
 from tsdb.compaction.lineage import live_blocks, sources_of
@@ -181,11 +181,11 @@ def read_sources(
     cache, pages = PartCache(INDEX_CACHE_BYTES), PageCache(PAGE_CACHE_BYTES)
     runs = chains(job.sources, apart=any(touching(meta, tombstones) for meta in job.sources))
     selection = Selection((), start_ms, end_ms, job.resolution_ms)
-    words = BATCH_WORDS // len(runs) // LONG_BATCHES
+    words = BATCH_WORDS // len(runs)
     streams = []
     for chain in runs:
         pieces = tuple(BlockPiece(Block(bucket, meta, cache, page_cache=pages), meta.min_ms, meta.max_ms) for meta in chain)
-        blocks = BlockRun(pieces, cache, damage=_fail, batch_words=words)
+        blocks = BlockRun(pieces, cache, damage=_fail, batch_words=words // 2, long_words=words)
         streams.append(_read(blocks, selection, [*touching(chain[0], tombstones), *expired]))
     for batch in streams[0] if len(streams) == 1 else merge_streams(streams):
         proceed()
