@@ -92,13 +92,13 @@ def test_a_tenant_does_not_fill_the_queue_and_errors_reach_who_asked() -> None:
 
 
 def test_equal_queries_that_come_meanwhile_are_evaluated_once_and_after_they_came() -> None:
-    begun, gate = threading.Semaphore(0), threading.Semaphore(0)
+    begun, gate = threading.Semaphore(0), {name: threading.Semaphore(0) for name in ("a/api/v1/query", "a/other", "b/api/v1/query")}
     written, shared = [0], []
 
     def handler(asked: Request) -> Response:
         seen = written[0]
         begun.release()
-        assert gate.acquire(timeout=30)
+        assert gate[asked.headers["x-scope-orgid"][0] + asked.path].acquire(timeout=30)
         return Response(body=f"{asked.path} {seen}".encode())
 
     start = pool(4, question_of=lambda asked: asked.path, note_shared=lambda: shared.append(1)).serving(handler)
@@ -111,15 +111,15 @@ def test_equal_queries_that_come_meanwhile_are_evaluated_once_and_after_they_cam
         assert begun.acquire(timeout=30)
     assert not begun.acquire(blocking=False) and len(shared) == 4, "equal ones wait though threads are free"
     written[0] = 2
-    for _ in range(3):
-        gate.release()
+    for one in gate.values():
+        one.release()
     assert first.result(30).body == b"/api/v1/query 0"
     assert {other.result(30).body for other in others} == {b"/other 1", b"/api/v1/query 1"}
     assert begun.acquire(timeout=30)
-    gate.release()
+    gate["a/api/v1/query"].release()
     assert [future.result(30).body for future in alike] == [b"/api/v1/query 2"] * 5
     assert not begun.acquire(blocking=False)
-    gate.release()
+    gate["a/api/v1/query"].release()
     assert start(request("a")).result(30).body == b"/api/v1/query 2"
 
 

@@ -383,7 +383,7 @@ def _decode_series(page: Page, first: int, series: Series, out: F64 | I64, wante
     decode_series(
         page.streams, page.stream_at[columns], page.classes, np.ascontiguousarray(page.descriptors[:, columns]),
         page.lengths[columns], series.local, series.low, series.size, series.to, wanted, out.shape[1], page.position, page.exact,
-        int(page.descriptors[EXCEPTIONS, :first].sum()), flat, flat.view(np.float64),
+        int(page.descriptors[EXCEPTIONS, :first].sum()) if first else 0, flat, flat.view(np.float64),
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ third less time than with half as many, and 50 MiB more; with twice as many a te
 MIN_BATCHES = 8
 """For threads, batches become long only if there are so many still: fewer keep two of them busy for half of the time."""
 AHEAD = 2
-"""Batches that threads decode while the one before is used: with each 8 MB."""
+"""Batches that threads decode while the one before is used: each of 8 MB, or up to 32 of long series."""
 
 _NONE = np.empty(0, np.int64)
 
