@@ -12,8 +12,8 @@ from pathlib import Path
 
 SMAPS = Path("/proc/self/smaps")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-LARGEST_REUSED_BYTES = 17 << 20
-"""A request's arrays and a query's batches are smaller; those of sealing and of compaction go back to the system."""
+LARGEST_REUSED_BYTES = 32 << 20
+"""As much as glibc allows. A request's arrays and a query's batches are smaller."""
 KEPT_BYTES = 256 << 20
 """Free memory at the heap's end beyond this is given back at once: some batches of a query."""
 MADV_DONTNEED = 4

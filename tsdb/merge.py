@@ -36,7 +36,7 @@ LEFT_OUT = (
 def merge_batches(batches: Sequence[SeriesBatch], columns: Sequence[str] | None = None) -> SeriesBatch:
     """All series of all batches, in their order, with the samples of equal series merged; warnings are joined.
 
-    Of window columns there are only those that are named (None = all), others are 0.
+    Of window columns there are only those that are named (None = all), others are of no meaning.
     """
     warnings = tuple(dict.fromkeys(warning for batch in batches for warning in batch.warnings))
     filled = [batch for batch in batches if len(batch)]
@@ -95,7 +95,7 @@ def concat_batches(batches: Sequence[SeriesBatch], columns: Sequence[str] | None
         )
     t_ms, values = np.concatenate([batch.t_ms for batch in batches]), np.concatenate([batch.values for batch in batches])
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    windows = _no_windows(batches, columns)
+    windows = _window_room(batches)
     if windows is not None:
         parts = [windows_of(batch) for batch in batches]
         for row in rows_of(columns):
@@ -217,12 +217,11 @@ def _histogram_places(batches: Sequence[SeriesBatch]) -> I64:
     return np.concatenate(places)
 
 
-def _no_windows(batches: Sequence[SeriesBatch], columns: Sequence[str] | None) -> F64 | None:
-    """Room f64[12, m] for the windows of all batches, None where none has any; zeros that nobody looks at take no memory."""
+def _window_room(batches: Sequence[SeriesBatch]) -> F64 | None:
+    """Room f64[12, m] for the windows of all batches, None where none has any."""
     if all(batch.windows is None for batch in batches):
         return None
-    shape = len(COLUMNS), sum(batch.samples for batch in batches)
-    return np.empty(shape) if columns is None else np.zeros(shape)
+    return np.empty((len(COLUMNS), sum(batch.samples for batch in batches)))
 
 
 def _placed(
@@ -249,7 +248,7 @@ def _placed(
     start_ms = np.zeros(offsets[-1], np.int64) if any(batch.start_ms is not None for batch in batches) else None
     native = any(batch.histograms is not None for batch in batches)
     histogram_at = np.empty(offsets[-1], np.int64) if native else None
-    windows = _no_windows(batches, columns)
+    windows = _window_room(batches)
     own_places = np.split(_histogram_places(batches), np.cumsum([batch.samples for batch in batches])[:-1]) if native else []
     for i, (batch, place, before) in enumerate(zip(batches, places, to, strict=True)):
         ranges = batch.offsets[:-1], np.diff(batch.offsets), offsets[place] + before

@@ -45,7 +45,7 @@ def join_shares(
     """The batch of those series of `table` that have samples in the shares, or of all where `keep_empty`.
 
     Where some pages hold windows and others raw samples, these become windows of one; those that lie in a window are left out. Of
-    window columns there are only those that are named (None = all), others are 0.
+    window columns there are only those that are named (None = all), others are of no meaning.
 
     Shares of one series come by rising time and do not overlap; if the caller does not know that (`apart`), it is found out, and
     those that do are merged. About 4 ns a sample, 2 if it is decoded, shared among the executor's threads.
@@ -61,7 +61,7 @@ def join_shares(
     total = int(offsets[-1])
     t_ms = np.empty(total, np.int64)
     shape = (1 + max((len(share.page.names) for share in shares), default=0), total)
-    floats = np.empty(shape) if columns is None else np.zeros(shape)  # zeros that nobody looks at take no room
+    floats = np.empty(shape)
     wanted = None if columns is None else np.array([True, *(name in columns for name in COLUMNS)])
     start_ms = np.empty(total, np.int64) if any(share.page.with_start for share in shares) else None
 

@@ -31,7 +31,7 @@ BATCH_WORDS = 1 << 20
 """Numbers in one batch: half a million samples, of which a few fit into the processor's cache together."""
 LONG_WORDS = 4 << 20
 """Numbers in a batch of long series, of which a row of pages holds more than the above. A sum over 30 days of 500 series takes a
-third less time than with half as many, and 50 MiB more; with twice as many a tenth less again, and 250 MiB more."""
+third less time than with half as many, and 50 MiB more. Its largest array is as large as glibc reuses: 32 MiB."""
 MIN_BATCHES = 8
 """For threads, batches become long only if there are so many still: fewer keep two of them busy for half of the time."""
 AHEAD = 2
@@ -188,7 +188,7 @@ class _Reading:
         members = _members(self, selection)
         self.apart = _are_apart(members)
         of_each = ((member.index.key, member.inside.tobytes()) for member in members)
-        key = ("jobs", *of_each, selection.matchers, selection.columns, self.run.batch_words, self.run.long_words)
+        key = ("jobs", *of_each, selection.matchers, self.run.batch_words, self.run.long_words)
         jobs = cast(tuple[_Job, ...] | None, self.run.cache.find([key])[0])
         if jobs is None:
             rows = [self._rows(member) for member in members]
@@ -340,12 +340,13 @@ def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, run: Bl
     """
     weight = np.zeros(count)
     starts: list[I64] = []
+    downsampled = any(one.member.piece.block.meta.resolution_ms for one in found)
     for one, mine in zip(found, cells, strict=True):
         directory = one.member.directory
-        looked_at = _looked_at(one.member)
+        # beside windows, raw samples become such, with as many numbers
+        widened = 1 + len(COLUMNS) / 2 if downsampled and not one.member.piece.block.meta.resolution_ms else 1.0
         for cell in mine:
-            words = looked_at * int(directory.words[cell.page])
-            share = words / int(directory.row_to[cell.page] - directory.row_from[cell.page])
+            share = int(directory.words[cell.page]) / int(directory.row_to[cell.page] - directory.row_from[cell.page]) * widened
             weight[one.places[cell.a : cell.b]] += share
         starts.append(one.places[np.array([cell.a for cell in mine], np.int64)])
     page_starts = np.unique(max(starts, key=len, default=_NONE))
@@ -360,14 +361,6 @@ def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, run: Bl
         aligned = int(page_starts[np.searchsorted(page_starts, stop, side="right") - 1]) if len(page_starts) else 0
         edges.append(aligned if stop < count and aligned > edges[-1] else stop)
     return edges
-
-
-def _looked_at(member: _Member) -> float:
-    """Which part of the numbers in its pages a batch has room for."""
-    meta, columns = member.piece.block.meta, member.selection.columns
-    if columns is None or not meta.resolution_ms or meta.histograms:
-        return 1.0
-    return (2 + len(columns)) / (2 + len(COLUMNS))
 
 
 def _shares(loaded: _Loaded) -> list[Share]:

@@ -18,7 +18,7 @@ class Selection:
     All matchers must match. Samples in [start_ms, end_ms). `resolution_ms` is the coarsest downsampling that the asker likes to
     get (0 = raw only), `fallback_ms` the coarsest that it takes where there is nothing finer. A batch with downsampled samples says
     so (`SeriesBatch.windows`); raw and downsampled stretches of one series follow one another in it. `columns` names the window
-    columns that the asker looks at, None = all: the others may be 0.
+    columns that the asker looks at, None = all: what is in the others has no meaning.
     """
 
     matchers: tuple[Matcher, ...]
