@@ -113,10 +113,12 @@ def main() -> None:
                 programs[peer].stop()
                 programs[peer] = running.enter_context(PEERS[peer](Path(name) / peer))
         results: dict[str, dict[str, Timing]] = {peer: {} for peer in programs}
+        tell_head(list(programs), choice)
         for query, text in queries.items():
             for peer, timing in ask(programs, text, start_ms, end_ms, choice).items():
                 results[peer][query] = timing
-    report(results, queries, choice)
+            tell_row(query, [results[peer][query] for peer in programs])
+    tell_means(results, queries)
 
 
 def load(program: Program, peer: str, start_ms: int, choice: argparse.Namespace) -> None:
@@ -180,16 +182,20 @@ def post(program: Program, body: str) -> bytes:
     return data
 
 
-def report(results: dict[str, dict[str, Timing]], queries: dict[str, str], choice: argparse.Namespace) -> None:
+def tell_head(peers: list[str], choice: argparse.Namespace) -> None:
     how = "first answer after a restart" if choice.cold else f"median of {choice.runs} runs"
     print(f"\n{choice.series:,} series x {choice.hours:g} h at 15 s, step {choice.step} s; {how} over HTTP")
-    peers = list(results)
     print(f"{'query':<20}" + "".join(f"{peer + ' ms':>22}" for peer in peers) + "".join(f"{'x ' + p:>20}" for p in peers[1:]))
-    for name in queries:
-        row = [results[peer][name] for peer in peers]
-        ratios = "".join(f"{other.seconds / row[0].seconds:>20.2f}" for other in row[1:])
-        differs = "" if len({timing.series for timing in row}) == 1 else f"   series {[timing.series for timing in row]}"
-        print(f"{name:<20}" + "".join(f"{timing.seconds * 1000:>22.1f}" for timing in row) + ratios + differs)
+
+
+def tell_row(name: str, row: list[Timing]) -> None:
+    ratios = "".join(f"{other.seconds / row[0].seconds:>20.2f}" for other in row[1:])
+    differs = "" if len({timing.series for timing in row}) == 1 else f"   series {[timing.series for timing in row]}"
+    print(f"{name:<20}" + "".join(f"{timing.seconds * 1000:>22.1f}" for timing in row) + ratios + differs, flush=True)
+
+
+def tell_means(results: dict[str, dict[str, Timing]], queries: dict[str, str]) -> None:
+    peers = list(results)
     for peer in peers[1:]:
         ratio = math.exp(sum(math.log(results[peer][q].seconds / results[peers[0]][q].seconds) for q in queries) / len(queries))
         cpu = math.exp(
