@@ -82,7 +82,8 @@ def small(program: Program, queries: list[str], at_ms: int, requests: int) -> tu
     half a millisecond each, which is then what is measured.
     """
     host, port = program.url.removeprefix("http://").split(":")
-    seconds, errors, left = [], 0, requests - len(queries)
+    seconds: list[float] = []
+    errors, left = 0, requests - len(queries)
     selector = selectors.DefaultSelector()
     for query in queries:
         body = urllib.parse.urlencode({"query": query, "time": at_ms // 1000})
@@ -95,12 +96,15 @@ def small(program: Program, queries: list[str], at_ms: int, requests: int) -> tu
         for key, _ in selector.select():
             connection, asked = key.fileobj, key.data
             assert isinstance(connection, socket.socket)
-            asked.answer += connection.recv(1 << 20)
-            if not asked.is_answered():
+            part = connection.recv(1 << 20)
+            asked.answer += part
+            if part and not asked.is_answered():
                 continue
-            seconds.append(time.perf_counter() - asked.sent_s)
-            errors += not asked.answer.startswith(b"HTTP/1.1 200 ") or b'{"status":"success",' not in asked.answer
-            if left > 0:
+            if asked.answer.startswith(b"HTTP/1.1 200 ") and b'{"status":"success",' in asked.answer:
+                seconds.append(time.perf_counter() - asked.sent_s)
+            else:
+                errors += 1
+            if left > 0 and part:
                 left -= 1
                 asked.send(connection)
             else:

@@ -29,12 +29,11 @@ from remote.wire.limits import WireLimits
 from treering.config import Config
 from treering.http.json_text import query_response
 from treering.node import Node, Query
-from tsdb.kernel.downsample import single_windows
 from tsdb.kernel.hash import hash_bytes
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import SeriesBatch, SeriesTable
 from tsdb.model.source import Selection
-from tsdb.model.windows import COLUMNS, RESOLUTIONS_MS, windows_of
+from tsdb.model.windows import RESOLUTIONS_MS, windows_of
 from tsdb.model.write import WriteBatch
 
 QUERIES = (
@@ -154,8 +153,6 @@ def _downsampled_journey() -> None:
     """A function over downsampled samples."""
     window_ms = RESOLUTIONS_MS[0]
     query_range(_Samples(window_ms), "rate(up[30m])", Steps(6 * window_ms, 12 * window_ms, window_ms))
-    samples, one = np.zeros((1 + len(COLUMNS), 1)), np.ones(1, np.int64)
-    single_windows(samples, samples[0].view(np.uint64), np.ones(len(samples), bool), one - 1, one)  # raw samples beside them
 
 
 def _decode(version: int) -> None:

@@ -23,7 +23,7 @@ from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import F64, I64, Bool, SeriesBatch, SeriesTable, concat_tables
 from tsdb.model.source import MAX_MS, MIN_MS, Selection, Source
-from tsdb.model.windows import COLUMNS, rows_of, windows_of
+from tsdb.model.windows import COLUMNS, wanted_columns, windows_of
 
 U64 = np.uint64
 
@@ -97,8 +97,8 @@ def concat_batches(batches: Sequence[SeriesBatch], columns: Sequence[str] | None
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     windows = _window_room(batches)
     if windows is not None:
-        parts = [windows_of(batch) for batch in batches]
-        for row in rows_of(columns):
+        parts = [windows_of(batch, columns) for batch in batches]
+        for row in np.flatnonzero(wanted_columns(columns)):
             np.concatenate([part[row] for part in parts], out=windows[row])
     return SeriesBatch(
         concat_tables([batch.series for batch in batches]), offsets, t_ms, values, histograms, histogram_at, start_ms,
@@ -259,8 +259,8 @@ def _placed(
         if histogram_at is not None:
             _copy(own_places[i], histogram_at, *ranges)
         if windows is not None:
-            own = windows_of(batch)
-            for row in rows_of(columns):
+            own = windows_of(batch, columns)
+            for row in np.flatnonzero(wanted_columns(columns)):
                 _copy(own[row], windows[row], *ranges)
     histograms = concat_histograms([batch.histograms or Histograms.empty() for batch in batches]) if native else None
     return SeriesBatch(

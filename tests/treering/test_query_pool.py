@@ -123,6 +123,23 @@ def test_equal_queries_that_come_meanwhile_are_evaluated_once_and_after_they_cam
     assert start(request("a")).result(30).body == b"/api/v1/query 2"
 
 
+def test_equal_queries_fill_no_more_of_the_queue_than_others() -> None:
+    gate = threading.Event()
+
+    def handler(asked: Request) -> Response:
+        assert gate.wait(30)
+        return Response()
+
+    start = pool(1, max_waiting=3, question_of=lambda asked: asked.path).serving(handler)
+    futures = [start(request("a")) for _ in range(4)]
+    with pytest.raises(LimitExceeded, match="3 queries of tenant a are waiting, its share of the queue is 3"):
+        start(request("a"))
+    futures.append(start(request("b")))
+    gate.set()
+    assert [future.result(30).status for future in futures] == [200] * 5
+    assert start(request("a")).result(30).status == 200
+
+
 def test_a_shared_query_is_canceled_once_everyone_has_left() -> None:
     begun, gate, seen = threading.Event(), threading.Event(), list[bool]()
 

@@ -23,7 +23,7 @@ from tsdb.model.errors import Corrupt
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import STALE_NAN, SeriesBatch
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
-from tsdb.model.windows import rows_of
+from tsdb.model.windows import wanted_columns
 
 EVERYTHING = Selection((), MIN_MS, MAX_MS)
 SPAN_MS = 100 * 15_000
@@ -129,7 +129,7 @@ def test_windows_come_as_they_are_and_of_their_columns_those_that_are_asked_for(
     assert all(batch.resolution_ms == 300_000 for batch in found)
     joined = merge_batches(found)
     assert same_samples(joined, whole) and np.array_equal(joined.windows, whole.windows)
-    wanted = rows_of(("count", "first"))
+    wanted = wanted_columns(("count", "first"))
     assert same_samples(asked, whole) and np.array_equal(asked.windows[wanted], whole.windows[wanted])
 
 
@@ -153,7 +153,7 @@ def test_raw_samples_behind_windows_become_windows_of_one_and_those_inside_are_l
     selection = replace(EVERYTHING, resolution_ms=300_000, columns=columns)
     found = list(run_of(bucket, [one, other]).select(selection))
     joined, wanted = merge_batches(found), merge_batches([windows, raw], columns)
-    rows = rows_of(columns)
+    rows = wanted_columns(columns)
     assert same_samples(joined, wanted) and np.array_equal(joined.windows[rows], wanted.windows[rows], equal_nan=True)
     assert joined.warnings == wanted.warnings == ((LEFT_OUT,) if late else ())
     assert late or joined.samples == windows.samples + 35 * 200

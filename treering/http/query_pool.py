@@ -8,10 +8,10 @@ evaluation, which began after all of them had come, so that each sees what was w
 """
 
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from treering.http.asgi import Handler, Request, Response, Start, serve
 from tsdb.model.errors import LimitExceeded
@@ -35,17 +35,16 @@ class _Job:
     tenant: str
     handler: Handler
     question: Hashable
-    requests: list[Request]
-    futures: "list[Future[Response]]"
+    asked: "list[tuple[Request, Future[Response]]]" = field(default_factory=list)
 
     def join(self, request: Request) -> "Future[Response]":
-        self.requests.append(request)
-        self.futures.append(Future())
-        return self.futures[-1]
+        future: Future[Response] = Future()
+        self.asked.append((request, future))
+        return future
 
     def run(self) -> None:
         """Serve those who still wait."""
-        asked = [pair for pair in zip(self.requests, self.futures, strict=True) if pair[1].set_running_or_notify_cancel()]
+        asked = [(request, future) for request, future in self.asked if future.set_running_or_notify_cancel()]
         if not asked:
             return
         first = asked[0][0]
@@ -79,8 +78,9 @@ class QueryPool:
         self._tenant_of, self._limit_of, self._question_of, self._note_shared = tenant_of, limit_of, question_of, note_shared
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, deque[_Job]] = OrderedDict()
-        self._next_alike: dict[tuple[str, Hashable], _Job] = {}
-        self._at_work: set[tuple[str, Hashable]] = set()
+        self._next_alike: dict[Hashable, _Job] = {}
+        self._at_work: set[Hashable] = set()
+        self._asking: Counter[str] = Counter()
         self._running: dict[str, int] = {}
         self._free = threads
 
@@ -88,27 +88,29 @@ class QueryPool:
         """Serves requests by a handler. LimitExceeded, to be tried again, where too many of the tenant wait already."""
 
         def start(request: Request) -> "Future[Response]":
-            return self._submit(_Job(self._tenant_of(request), handler, self._question_of(request), [], []), request)
+            tenant, question = self._tenant_of(request), self._question_of(request)
+            return self._submit(_Job(tenant, handler, None if question is None else (tenant, question)), request)
 
         return start
 
     def _submit(self, job: _Job, request: Request) -> "Future[Response]":
         with self._lock:
-            alike = self._next_alike.get((job.tenant, job.question))
-            if alike is not None:
-                self._note_shared()
-                return alike.join(request)
-            waiting = self._waiting.get(job.tenant, ())
-            if len(waiting) >= self._max_waiting:
+            asking = self._asking[job.tenant]
+            if asking >= self._max_waiting:
                 raise LimitExceeded(
-                    f"{len(waiting)} queries of tenant {job.tenant} are waiting, its share of the queue is {self._max_waiting} "
+                    f"{asking} queries of tenant {job.tenant} are waiting, its share of the queue is {self._max_waiting} "
                     "(half of max_queued_queries); try again",
                     retry_after_s=1.0,
                 )
+            self._asking[job.tenant] += 1
+            alike = self._next_alike.get(job.question)
+            if alike is not None:
+                self._note_shared()
+                return alike.join(request)
             future = job.join(request)
             if job.question is not None:
-                self._next_alike[job.tenant, job.question] = job
-            if (job.tenant, job.question) not in self._at_work:  # else the end of that one calls it
+                self._next_alike[job.question] = job
+            if job.question not in self._at_work:  # else the end of that one calls it
                 self._queue(job)
                 self._begin()
         return future
@@ -125,9 +127,12 @@ class QueryPool:
                 self._waiting.move_to_end(tenant)
             else:
                 del self._waiting[tenant]
+            self._asking[tenant] -= len(job.asked)
+            if not self._asking[tenant]:
+                del self._asking[tenant]
             if job.question is not None:
-                del self._next_alike[tenant, job.question]
-                self._at_work.add((tenant, job.question))
+                del self._next_alike[job.question]
+                self._at_work.add(job.question)
             self._running[tenant] = self._running.get(tenant, 0) + 1
             self._free -= 1
             self._executor.submit(self._run, job)
@@ -147,8 +152,8 @@ class QueryPool:
                 self._running[job.tenant] -= 1
                 if not self._running[job.tenant]:
                     del self._running[job.tenant]
-                self._at_work.discard((job.tenant, job.question))
-                alike = self._next_alike.get((job.tenant, job.question))
+                self._at_work.discard(job.question)
+                alike = self._next_alike.get(job.question)
                 if alike is not None:
                     self._queue(alike)
                 self._begin()

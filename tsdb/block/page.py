@@ -41,7 +41,7 @@ from tsdb.kernel.codec import (
 from tsdb.kernel.decode import decode_columns, decode_series
 from tsdb.kernel.downsample import single_windows
 from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
-from tsdb.kernel.ranges import copy_ranges, copy_times, edge_rows
+from tsdb.kernel.ranges import copy_ranges, edge_rows
 from tsdb.model.errors import Corrupt
 from tsdb.model.histogram import Histograms
 from tsdb.model.series import F64, I64, Bool, SeriesBatch
@@ -55,7 +55,6 @@ MAX_SAMPLES = 1 << 26
 _MAGIC = b"TRP2"
 _HEAD = struct.Struct("<4sBBHIIIIII")
 _WITH_START, _WITH_HISTOGRAMS = 1, 2
-_FIRST_COLUMN = np.ones(1, bool)
 
 Bytes = npt.NDArray[np.uint8]
 Number = TypeVar("Number", np.int64, np.float64)
@@ -157,18 +156,17 @@ class Page:
         Of 13 columns only those that bool[13] `wanted` says. Samples of a page without windows become windows of one each.
         """
         local, low, size, to = series.local, series.low, series.size, series.to
-        copy_times(self.times, self.time_at, self.time_ref, local, low, size, t_ms, to)
-        if self.names:
-            _decode_series(self, self._values_from(), series, columns, np.ones(len(columns), bool) if wanted is None else wanted)
-        elif values is not None:
-            copy_ranges(values.values.view(np.int64), values.at[local] + low, size, columns[0].view(np.int64), to)
+        wanted = np.ones(len(columns), bool) if wanted is None else wanted
+        own = 1 + len(self.names)
+        copy_ranges(self.times, self.time_at[self.time_ref[local]] + low, size, t_ms, to)
+        if values is None:
+            _decode_series(self, self._values_from(), series, columns[:own], wanted[:own])
         else:
-            _decode_series(self, self._values_from(), series, columns, _FIRST_COLUMN)
-        if len(columns) > 1 and not self.names:
-            every = np.ones(len(columns), bool) if wanted is None else wanted
-            single_windows(columns, columns[0].view(np.uint64), every, to, size)
+            copy_ranges(values.values.view(np.int64), values.at[local] + low, size, columns[0].view(np.int64), to)
+        if own < len(columns):
+            single_windows(columns[0], columns[0].view(np.uint64), wanted[1:], to, size, columns[1:])
         if start_ms is not None and self.with_start:
-            _decode_series(self, 0, series, start_ms[None], _FIRST_COLUMN)
+            _decode_series(self, 0, series, start_ms[None], np.ones(1, bool))
         elif start_ms is not None:
             none = np.zeros(int(size.max(initial=0)), np.int64)
             copy_ranges(none, np.zeros(len(local), np.int64), size, start_ms, to)
@@ -179,7 +177,7 @@ class Page:
         np.cumsum(self.counts, out=at[1:])
         values = np.empty(int(at[-1]))
         every = Series(np.arange(len(self)), np.zeros(len(self), np.int64), self.counts, at[:-1])
-        _decode_series(self, self._values_from(), every, values[None], _FIRST_COLUMN)
+        _decode_series(self, self._values_from(), every, values[None], np.ones(1, bool))
         return PageValues(values, at)
 
     def _values_from(self) -> int:

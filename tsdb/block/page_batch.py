@@ -12,7 +12,7 @@ from tsdb.merge import merge_batches, without_covered
 from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.series import F64, I64, Bool, SeriesBatch, SeriesTable
 from tsdb.model.source import MIN_MS
-from tsdb.model.windows import COLUMNS
+from tsdb.model.windows import wanted_columns
 
 SPLIT_SAMPLES = 100_000
 """A batch with fewer samples is decoded in less time than it takes to hand a half of it to a thread."""
@@ -62,7 +62,7 @@ def join_shares(
     t_ms = np.empty(total, np.int64)
     shape = (1 + max((len(share.page.names) for share in shares), default=0), total)
     floats = np.empty(shape)
-    wanted = None if columns is None else np.array([True, *(name in columns for name in COLUMNS)])
+    wanted = np.append(True, wanted_columns(columns))
     start_ms = np.empty(total, np.int64) if any(share.page.with_start for share in shares) else None
 
     def fill(part: Sequence[_Placed]) -> None:
@@ -120,7 +120,7 @@ def _place(share: Share, counts: I64) -> _Placed:
     return _Placed(share, low, size, to)
 
 
-def _fill(placed: _Placed, offsets: I64, t_ms: I64, floats: F64, start_ms: I64 | None, wanted: Bool | None) -> None:
+def _fill(placed: _Placed, offsets: I64, t_ms: I64, floats: F64, start_ms: I64 | None, wanted: Bool) -> None:
     share = placed.share
     to = placed.to + offsets[share.rows]
     share.page.copy_series(Series(share.local, placed.low, placed.size, to), share.values, t_ms, floats, start_ms, wanted)
@@ -155,8 +155,9 @@ def _own_histograms(placed: _Placed) -> tuple[Histograms, I64]:
         return histograms, at
     ends = np.cumsum(placed.size)
     first = np.cumsum(page.counts[local]) - page.counts[local] + placed.low
-    at = at[np.repeat(first - ends + placed.size, placed.size) + np.arange(int(ends[-1]) if len(ends) else 0)]
-    used = np.flatnonzero(at >= 0)
-    histograms = histograms.take(at[used])
-    at[used] = np.arange(len(used))
-    return histograms, at
+    chosen = np.empty(int(placed.size.sum()), np.int64)
+    copy_ranges(at, first, placed.size, chosen, ends - placed.size)
+    used = np.flatnonzero(chosen >= 0)
+    histograms = histograms.take(chosen[used])
+    chosen[used] = np.arange(len(used))
+    return histograms, chosen

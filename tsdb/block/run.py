@@ -194,7 +194,8 @@ class _Reading:
             rows = [self._rows(member) for member in members]
             count = sum(map(len, rows))
             if count > MAX_UNION_SERIES and sum(len(some) > 0 for some in rows) > 1:
-                return merge_streams([self._streamed(member) for member, some in zip(members, rows, strict=True) if len(some)])
+                streams = [self._streamed(member) for member, some in zip(members, rows, strict=True) if len(some)]
+                return merge_streams(streams, selection.columns)
             table, places = _united(self.run.cache, members, rows, selection)
             found = [_Found(*one) for one in zip(members, rows, places, strict=True)]
             if count > MAX_UNION_SERIES:

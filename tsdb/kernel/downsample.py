@@ -57,28 +57,25 @@ def reduce_samples(first_row, t_ms, values, bits, resolution_ms, ends, out_t, ou
 
 
 @njit(nogil=True, cache=True)
-def single_windows(samples, bits, wanted, at, size):
-    """Make the samples in rows at[i]:at[i]+size[i] windows of one each.
-
-    samples f64[13, m]: the values, whose bits are `bits` u64[m], and the window columns, of which those are set that bool[13]
-    `wanted` says.
-    """
+def single_windows(values, bits, wanted, at, size, out):
+    """The samples in rows at[i]:at[i]+size[i] of values f64[m] as windows of one each: of out f64[12, m] the columns that bool[12]
+    `wanted` says, at the same rows."""
     for c in range(COLUMNS):
-        if not wanted[1 + c]:
+        if not wanted[c]:
             continue
         for i in range(len(size)):
-            values, own = samples[0, at[i] : at[i] + size[i]], bits[at[i] : at[i] + size[i]]
-            out = samples[1 + c, at[i] : at[i] + size[i]]
+            own, own_bits = values[at[i] : at[i] + size[i]], bits[at[i] : at[i] + size[i]]
+            column = out[c, at[i] : at[i] + size[i]]
             for j in range(size[i]):
-                stale = own[j] == STALE_BITS
+                stale = own_bits[j] == STALE_BITS
                 if c == COUNT:
-                    out[j] = 0.0 if stale else 1.0
+                    column[j] = 0.0 if stale else 1.0
                 elif c in (SUM, MIN, MAX, FIRST):
-                    out[j] = 0.0 if stale else values[j]
+                    column[j] = 0.0 if stale else own[j]
                 elif c == SQUARES:
-                    out[j] = 0.0 if stale or np.isfinite(values[j]) else np.nan
+                    column[j] = 0.0 if stale or np.isfinite(own[j]) else np.nan
                 else:
-                    out[j] = 0.0
+                    column[j] = 0.0
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

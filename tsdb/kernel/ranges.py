@@ -18,18 +18,6 @@ def copy_ranges(source, source_at, size, out, out_at):
 
 
 @njit(nogil=True, cache=True)
-def copy_times(times, time_at, time_ref, local, low, size, out, out_at):
-    """As `copy_ranges`, of the times of series `local` i64[r], from low i64[r] on: time column time_ref[s] of series s begins at
-    time_at[time_ref[s]]."""
-    for i in range(len(local)):
-        at = time_at[time_ref[local[i]]] + low[i]
-        a = times[at : at + size[i]]
-        b = out[out_at[i] : out_at[i] + size[i]]
-        for j in range(size[i]):
-            b[j] = a[j]
-
-
-@njit(nogil=True, cache=True)
 def edge_rows(offsets, t_ms, edges, rows):
     """For every series, rows offsets[i]:offsets[i+1] of rising times, its first row at or after each edge: rows i64[e, n]."""
     for i in range(len(offsets) - 1):

@@ -25,8 +25,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tsdb.kernel.downsample import BEFORE_STALE, COUNT, FIRST, LAST_MS, MAX, MIN, SQUARES, SUM
-from tsdb.model.series import F64, I64, SeriesBatch, is_stale
+from tsdb.kernel.downsample import BEFORE_STALE, LAST_MS, single_windows
+from tsdb.model.series import F64, I64, Bool, SeriesBatch, is_stale
 
 COLUMNS = (
     "count",
@@ -48,20 +48,20 @@ RESOLUTIONS_MS = (300_000, 3_600_000)
 """The lengths of windows that are made: 5 minutes and 1 hour. Each is a multiple of the one before it."""
 
 
-def rows_of(columns: Sequence[str] | None) -> list[int]:
-    """The rows of the window columns that are named, None = all."""
-    return [row for row, name in enumerate(COLUMNS) if columns is None or name in columns]
+def wanted_columns(columns: Sequence[str] | None) -> Bool:
+    """bool[12]: the window columns that are named, None = all."""
+    return np.array([columns is None or name in columns for name in COLUMNS])
 
 
-def windows_of(batch: SeriesBatch) -> F64:
-    """f64[12, m]: the window columns of a batch; each raw sample is a window of one, that ends when it was taken."""
+def windows_of(batch: SeriesBatch, columns: Sequence[str] | None = None) -> F64:
+    """f64[12, m]: the window columns of a batch; each raw sample is a window of one, that ends when it was taken, with those
+    columns only that are named."""
     if batch.windows is not None:
         return batch.windows
-    out = np.zeros((len(COLUMNS), batch.samples))
-    stale = is_stale(batch.values)
-    out[COUNT] = ~stale
-    out[[SUM, MIN, MAX, FIRST]] = np.where(stale, 0.0, batch.values)
-    out[SQUARES] = np.where(np.isfinite(out[SUM]), 0.0, np.nan)
+    out = np.empty((len(COLUMNS), batch.samples))
+    values = np.require(batch.values, np.float64, ["C", "W"])
+    first, size = np.zeros(1, np.int64), np.full(1, batch.samples, np.int64)
+    single_windows(values, values.view(np.uint64), wanted_columns(columns), first, size, out)
     return out
 
 
