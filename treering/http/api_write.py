@@ -45,7 +45,11 @@ class WriteApi:
             value_bytes=own.max_label_value_length,
         )
         decoded = decode_write(
-            request.body, content_type=content_type, content_encoding=request.header("content-encoding"), limits=limits
+            request.body,
+            content_type=content_type,
+            content_encoding=request.header("content-encoding"),
+            limits=limits,
+            known=self.node.known_series(tenant),
         )
         return Write(tenant, write_version(content_type), decoded)
 

@@ -33,7 +33,7 @@ from tsdb.model.errors import BadData, Unavailable
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import I32, I64, SeriesBatch, SeriesTable
 from tsdb.model.source import MAX_MS, MIN_MS, Selection
-from tsdb.model.write import Exemplar, Metadata, PushResult, WriteBatch
+from tsdb.model.write import NO_SERIES, Exemplar, Metadata, PushResult, WriteBatch
 from tsdb.wal.log import COMMIT, OS, SEGMENT_BYTES, Position, Wal, sync_directory
 from tsdb.wal.record import (
     ExemplarsRecord,
@@ -130,6 +130,9 @@ class Head:
         self._cuts: list[Cut] = []
         self._marks: list[Mark] = []
         self._closed, self._opened_ms = False, opened_ms
+        self._unshown = 0
+        self.known_series = NO_SERIES
+        """Most of the series that were written since the head was opened: they need not be checked again."""
         self.replayed = ReplayReport()
 
     @classmethod
@@ -232,6 +235,7 @@ class Head:
                 cut.dropped = True
                 self._memory.replace_views(trimmed)
                 self._memory.forget_series([view for other in self._cuts if not other.dropped for view in other.views])
+                self._show_series()
             self._truncate()
 
     def stats(self) -> HeadStats:
@@ -299,7 +303,7 @@ class Head:
                 memory.undo(done)
                 raise
         if records:
-            memory.logged[refs[refs >= 0]] = number
+            self._note_logged(refs[refs >= 0], number)
         if side:
             self._keep_side(side)
         for part in done:
@@ -314,12 +318,22 @@ class Head:
             memory.publish(done)
         return position
 
+    def _note_logged(self, refs: I32, number: int) -> None:
+        logged = self._memory.logged
+        self._unshown += int(np.count_nonzero(logged[refs] < 0))
+        logged[refs] = number
+        if self._unshown > len(self._memory.index) >> 4:
+            self._show_series()
+
+    def _show_series(self) -> None:
+        self.known_series, self._unshown = self._memory.index.shown(self._memory.logged >= 0), 0
+
     def _refs(self, batch: WriteBatch, result: PushResult, ceiling_ms: int) -> I32:
         """i32[n] refs of the batch's series; those new are added, as far as limits allow and a sample of theirs will be stored."""
         data, start, end = _plain(batch.label_bytes, np.uint8), _plain(batch.start, np.int64), _plain(batch.end, np.int64)
         hashes = _plain(batch.hash, np.uint64)
         index = self._memory.index
-        refs, unknown = index.find(data, start, end, hashes)
+        refs, unknown = index.find(data, start, end, hashes, batch.known)
         if not unknown:
             return refs
         used = np.zeros(len(refs), bool)

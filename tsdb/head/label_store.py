@@ -9,9 +9,17 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tsdb.kernel.append import PIECE_BYTES, SeriesTableArrays, add_series, find_series, hash_ranges, place_numbers
+from tsdb.kernel.append import (
+    PIECE_BYTES,
+    KnownLabels,
+    SeriesTableArrays,
+    add_series,
+    find_series,
+    hash_ranges,
+    place_numbers,
+)
 from tsdb.kernel.ranges import copy_ranges
-from tsdb.model.series import I32, I64
+from tsdb.model.series import I32, I64, Bool
 from tsdb.model.write import U8, U64
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -34,10 +42,9 @@ class LabelStore:
         """What labels take: the bytes of pieces, their places, and the numbers of the pieces of each series."""
         return int(self._arrays.piece_at[self._piece_count]) + 8 * self._piece_count + 4 * self._used
 
-    def find(self, data: U8, start: I64, end: I64, hashes: U64) -> tuple[I32, int]:
-        """(refs i32[n] with -1 for unknown series, how many are unknown)."""
-        refs = np.empty(len(hashes), np.int32)
-        return refs, int(find_series(self._arrays, data, start, end, hashes, refs))
+    def find(self, data: U8, start: I64, end: I64, hashes: U64, refs: I32) -> int:
+        """Fills in the refs i32[n] that are -1 as far as they are here; returns how many series are unknown."""
+        return int(find_series(self._arrays, data, start, end, hashes, refs))
 
     def add(self, data: U8, start: I64, end: I64, hashes: U64, *, which: I64, fresh: I32, refs: I32) -> int:
         """Adds series `which` of a batch under the refs `fresh`, writes them into refs i32[n]; returns how many were taken."""
@@ -52,8 +59,15 @@ class LabelStore:
         """(label bytes of series one after another, their sizes i64[n])."""
         return _texts(self._arrays, refs)
 
+    def shown(self, which: Bool) -> KnownLabels:
+        """The series of which bool[room], to be read without a lock, whatever happens here later."""
+        slots, hashes, starts, counts, pieces, _, piece_at, arena = self._arrays
+        return KnownLabels(slots, hashes, starts, np.where(which, counts, np.int32(-1)), pieces, piece_at, arena)
+
     def forget(self, gone: I64) -> None:
         """Forgets series. Their room is taken back once it is half of all."""
+        old = self._arrays  # their refs will be given out anew, and others may read the old places yet
+        self._arrays = old._replace(hashes=old.hashes.copy(), starts=old.starts.copy(), counts=old.counts.copy())
         self._arrays.counts[gone] = -1
         alive = self._alive()
         self._series = len(alive)

@@ -7,7 +7,7 @@ others append.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from mmap import mmap
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import TypeVar
 
 import numpy as np
@@ -196,4 +196,4 @@ def _longer(column: npt.NDArray[Scalar], room: int, used: int, rest: int | None 
 
 def _mapped(room: int, dtype: "np.dtype[Scalar]") -> npt.NDArray[Scalar]:
     """An array of zeros in memory pages of its own, which go back to the system with it; malloc would keep them for later."""
-    return np.frombuffer(mmap(-1, max(1, room) * dtype.itemsize), dtype, room)
+    return np.frombuffer(mmap(-1, max(1, room) * dtype.itemsize, MAP_PRIVATE | MAP_ANONYMOUS), dtype, room)

@@ -17,7 +17,7 @@ from tsdb.model.errors import BadData
 from tsdb.model.labels import METRIC_NAME, Labels, decode_labels
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import I32, I64, Bool, SeriesTable, strings
-from tsdb.model.write import U8, U64
+from tsdb.model.write import U8, U64, KnownRefs, KnownSeries
 
 SHELF_SERIES = 2048
 """A shelf of this many series sorts in about 4 ms and is matched in 20 µs a matcher."""
@@ -73,6 +73,7 @@ class SeriesIndex:
         self.metric: I32 = np.zeros(MIN_ROOM, np.int32)
         self.alive: Bool = np.zeros(MIN_ROOM, bool)
         self._free: list[int] = []
+        self._numbering = object()
         self._next_ref = 0
         self._size = 0
         self._metric_number: dict[str, int] = {}
@@ -100,9 +101,11 @@ class SeriesIndex:
         """Series by metric name."""
         return {text: self._metric_size[number] for text, number in self._metric_number.items()}
 
-    def find(self, data: U8, start: I64, end: I64, hashes: U64) -> tuple[I32, int]:
-        """(refs i32[n] with -1 for unknown series, how many are unknown)."""
-        return self._labels.find(data, start, end, hashes)
+    def find(self, data: U8, start: I64, end: I64, hashes: U64, known: KnownRefs | None = None) -> tuple[I32, int]:
+        """(refs i32[n] with -1 for unknown series, how many are unknown). Known refs are taken if they are still this index's."""
+        mine = known is not None and known.owner is self._numbering
+        refs = known.refs.copy() if known is not None and mine else np.full(len(hashes), -1, np.int32)
+        return refs, self._labels.find(data, start, end, hashes, refs)
 
     def metrics_of(self, data: U8, start: I64, end: I64, which: I64) -> list[str]:
         """The metric names of series `which`. BadData where label bytes are not canonical."""
@@ -140,6 +143,10 @@ class SeriesIndex:
         """The label set of one series."""
         return decode_labels(self.texts(np.array([ref], np.int32))[0].tobytes())
 
+    def shown(self, which: Bool) -> KnownSeries:
+        """The series of which bool[room], to be read without a lock, whatever happens here later."""
+        return KnownSeries(self._labels.shown(which), self._numbering)
+
     def texts(self, refs: I32) -> tuple[U8, I64]:
         """(label bytes of series one after another, their sizes i64[n])."""
         return self._labels.texts(refs)
@@ -173,6 +180,7 @@ class SeriesIndex:
             self._forget_metric(number)
         self._drop_empty_shelves()
         self._labels.forget(gone)
+        self._numbering = object()  # refs will be given out anew: who holds some from before must not use them
         return len(gone)
 
     def _shelves_of(self, names: Sequence[Matcher]) -> list[Shelf]:

@@ -58,15 +58,53 @@ class LogColumns(NamedTuple):
     bits: npt.NDArray[np.int64]
 
 
+class KnownLabels(NamedTuple):
+    """Some of the series of a `SeriesTableArrays`, as they are read without its owner's lock: the counts of all others are -1.
+
+    What these speak of is never written again: the owner adds behind it, and works on copies before a ref is given out anew.
+    """
+
+    slots: npt.NDArray[np.int32]
+    hashes: npt.NDArray[np.uint64]
+    starts: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int32]
+    pieces: npt.NDArray[np.int32]
+    piece_at: npt.NDArray[np.int64]
+    arena: npt.NDArray[np.uint8]
+
+
+NOTHING_KNOWN = KnownLabels(
+    np.full(1, -1, np.int32), np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int32),
+    np.empty(0, np.int32), np.zeros(1, np.int64), np.empty(0, np.uint8),
+)  # fmt: skip
+
+
 @register_jitable(**SERIES_OPTIONS)
-def _same_labels(pieces, piece_at, arena, first, count, data, at, end):
-    """Whether data[at:end] are these pieces one after another. No early exit: what is compared is most likely equal."""
+def known_labels(known, ref, data, at, end):
+    """Where the labels of series `ref` end that data[at:end] begins with, or -1."""
+    if ref >= len(known.counts) or known.counts[ref] <= 0:
+        return -1
+    return _after_labels(known.pieces, known.piece_at, known.arena, known.starts[ref], known.counts[ref], data, at, end)
+
+
+@register_jitable(**SERIES_OPTIONS)
+def known_ref(known, key, otherwise):
+    """The series whose hash this is, if it stands where it should; its bytes are not compared."""
+    ref = known.slots[key & np.uint64(len(known.slots) - 1)]
+    if 0 <= ref < len(known.counts) and known.counts[ref] > 0 and known.hashes[ref] == key:
+        return np.int64(ref)
+    return otherwise
+
+
+@register_jitable(**SERIES_OPTIONS)
+def _after_labels(pieces, piece_at, arena, first, count, data, at, end):
+    """Where these pieces end if data[at:end] begins with them, else -1. No early exit: most likely they are equal."""
     different = np.uint64(0)
     for k in range(first, first + count):
         start = piece_at[pieces[k]]
         size = piece_at[pieces[k] + 1] - start
         if at + size > end:
-            return False
+            return -1
         if size < 8:
             for i in range(size):
                 different |= np.uint64(arena[start + i] ^ data[at + i])
@@ -76,7 +114,7 @@ def _same_labels(pieces, piece_at, arena, first, count, data, at, end):
             for word in range((last + 7) >> 3):
                 different |= load_u64(arena, start + 8 * word) ^ load_u64(data, at + 8 * word)
         at += size
-    return different == np.uint64(0) and at == end
+    return at if different == np.uint64(0) else -1
 
 
 @register_jitable(**SERIES_OPTIONS)
@@ -88,22 +126,28 @@ def _find(slots, hashes, starts, counts, pieces, piece_at, arena, data, start, e
         ref = slots[slot]
         if ref < 0:
             return -1, slot
-        if hashes[ref] == key and _same_labels(pieces, piece_at, arena, starts[ref], counts[ref], data, start, end):
+        if hashes[ref] == key and _after_labels(pieces, piece_at, arena, starts[ref], counts[ref], data, start, end) == end:
             return ref, slot
         slot = (slot + np.uint64(1)) & mask
 
 
 @njit(nogil=True, cache=True, **SERIES_OPTIONS)
 def find_series(table, data, start, end, hashes, out):
-    """Fills out i32[n] with the refs of label bytes data[start[i]:end[i]] of hashes[i], -1 = unknown; returns how many are."""
+    """Fills out i32[n] with the refs of label bytes data[start[i]:end[i]] of hashes[i], -1 = unknown; returns how many are.
+
+    Where out is not -1 before, it stays.
+    """
     slots, known, starts, counts, pieces, _, piece_at, arena = table
     unknown = 0
     ref = -1
     for i in range(len(hashes)):
+        if out[i] >= 0:
+            ref = out[i]
+            continue
         ref += 1  # a sender repeats its order, so the next series is mostly the next ref: near in memory, unlike its slot
         if (
             ref >= len(known) or known[ref] != hashes[i]
-            or not _same_labels(pieces, piece_at, arena, starts[ref], counts[ref], data, start[i], end[i])
+            or _after_labels(pieces, piece_at, arena, starts[ref], counts[ref], data, start[i], end[i]) != end[i]
         ):  # fmt: skip
             ref, _ = _find(slots, known, starts, counts, pieces, piece_at, arena, data, start[i], end[i], hashes[i])
         out[i] = ref

@@ -23,7 +23,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types, the low three bits of a tag."""
 
 ASCII = np.uint64(0x8080808080808080)
-_1, _7, _8, _16, _32, _63, _64 = (np.uint64(n) for n in (1, 7, 8, 16, 32, 63, 64))
+_1, _2, _4, _7, _8, _16, _32, _63, _64 = (np.uint64(n) for n in (1, 2, 4, 7, 8, 16, 32, 63, 64))
 _BYTES = np.uint64(0x00FF00FF00FF00FF)
 _PAIRS = np.uint64(0x0000FFFF0000FFFF)
 
@@ -42,6 +42,15 @@ def read_varint(b, i, end):
         if shift > _63:
             break
     return value, -1
+
+
+@register_jitable(forceinline=True, **OUTSIDE)
+def six_byte_varint(word):
+    """u64 of the varint in the lower six bytes of a word, or 0 where a varint of six bytes is not there."""
+    if word & np.uint64(0x808080808080) != np.uint64(0x008080808080):
+        return np.uint64(0)
+    x = (word & np.uint64(0x7F007F007F)) | (word & np.uint64(0x7F007F007F00)) >> _1
+    return (x & np.uint64(0x3FFF)) | (x & np.uint64(0x3FFF0000)) >> _2 | (x & np.uint64(0x3FFF00000000)) >> _4
 
 
 @register_jitable(**OUTSIDE)

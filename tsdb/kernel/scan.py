@@ -1,8 +1,9 @@
 """The scan of a remote-write 1.0 body: from wire bytes to label ranges, hashes and sample columns, in one walk.
 
 A series whose labels are already canonical (see `tsdb.model.labels`) keeps them where they are; of any other the canonical
-form is written behind the body, into the arena. Only labels whose lengths are below 128 and whose bytes are ASCII take the
-quick way: all others are checked by the general one.
+form is written behind the body, into the arena. Labels whose bytes equal those of the known series that should come next are
+passed over. Of the others only those whose lengths are below 128 and whose bytes are ASCII take the quick way: all else is checked
+by the general one.
 """
 
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
+from tsdb.kernel.append import known_labels, known_ref
 from tsdb.kernel.hash import hash_bytes, load_u64
 from tsdb.kernel.protowire import (
     BYTES,
@@ -25,17 +27,23 @@ from tsdb.kernel.protowire import (
     read_length,
     read_tag,
     read_varint,
+    six_byte_varint,
     skip_field,
 )
 
 PADDING = 8
 """Bytes that must follow the last byte of a scanned buffer, so that words can be loaded without a test."""
 
+SAMPLE_BYTES = 18
+"""A Sample with both fields and a time of six bytes, its tag and length included."""
+
 OK, BROKEN, FULL = 0, 1, 2
 """What a scan returns: done; broken at state[OFFSET]; a column is too short, try again with longer ones."""
 
-SERIES, SAMPLES, EXTRAS, ARENA, OFFSET, FAMILIES, START_TIMES, METRIC = range(8)
-"""Places in `Columns.state`: counts, the end of the arena, where it broke; of 2.0 whether start times came, the metric symbol."""
+STATES = 9
+SERIES, SAMPLES, EXTRAS, ARENA, OFFSET, FAMILIES, START_TIMES, METRIC, NEXT = range(STATES)
+"""Places in `Columns.state`: counts, the end of the arena, where it broke; of 2.0 whether start times came, the metric symbol; the
+known series that should come next."""
 
 EXEMPLAR, HISTOGRAM, FAMILY = range(3)
 """Kinds of extras."""
@@ -53,7 +61,8 @@ METRIC_WORD = np.uint64(int.from_bytes(b"__name__", "little"))
 """The eight bytes of `__name__`, as `load_u64` reads them."""
 
 
-START, END, HASH, FAULT = range(4)
+SERIES_ROWS = 5
+START, END, HASH, FAULT, REF = range(SERIES_ROWS)
 """Rows of `Columns.series`."""
 
 ROW, TIME, VALUE, START_TIME = range(4)
@@ -63,9 +72,10 @@ ROW, TIME, VALUE, START_TIME = range(4)
 class Columns(NamedTuple):
     """What a scan fills: n series, m samples, x extras; the columns may be longer.
 
-    series i64[4, n]: the range of the canonical label bytes (with a fault: of the whole message), their hash's bits, the fault;
+    series i64[SERIES_ROWS, n]: the range of the canonical label bytes (with a fault: of the whole message), their hash's bits, the
+    fault, which known series it is or -1 (1.0 only);
     samples i64[4, m]: series row, time, the value's bits, start time (2.0 only); extras i64[x, 4]: kind, series row, and the
-    range of a message that is read elsewhere; state i64[8]; labels i64[MAX_LABELS, 4] is scratch.
+    range of a message that is read elsewhere; state i64[STATES]; labels i64[MAX_LABELS, 4] is scratch.
     Few arrays with many rows, because each array is seven arguments of every compiled function.
     """
 
@@ -77,8 +87,11 @@ class Columns(NamedTuple):
 
 
 @njit(nogil=True, cache=True, **OUTSIDE)
-def scan_v1(b, size, limits, out):
-    """OK, BROKEN or FULL. b u8[2 * size + PADDING]: the body, then room for the arena; fills `out` (`Columns`)."""
+def scan_v1(b, size, limits, known, out):
+    """OK, BROKEN or FULL. b u8[2 * size + PADDING]: the body, then room for the arena; fills `out` (`Columns`).
+
+    Series of `known` (`KnownLabels`) are within the limits, for they came this way before; senders repeat their order.
+    """
     state = out.state
     state[:] = 0
     state[ARENA] = size
@@ -96,7 +109,7 @@ def scan_v1(b, size, limits, out):
         first, stop = read_length(b, k, size)
         if stop < 0:
             return BROKEN
-        code = _scan_series(b, first, stop, limits, out) if field == 1 else note_extra(out, FAMILY, -1, first, stop)
+        code = _scan_series(b, first, stop, limits, known, out) if field == 1 else note_extra(out, FAMILY, -1, first, stop)
         if code != OK:
             return code
         i = stop
@@ -104,17 +117,27 @@ def scan_v1(b, size, limits, out):
 
 
 @register_jitable(**OUTSIDE)
-def _scan_series(b, first, stop, limits, out):
+def _scan_series(b, first, stop, limits, known, out):
     """OK, BROKEN or FULL after the TimeSeries message b[first:stop]."""
     state = out.state
     n = state[SERIES]
     if n >= out.series.shape[1]:
         return FULL
     m, extras = state[SAMPLES], state[EXTRAS]
-    i, quick = _quick_labels(b, first, stop, limits)
+    ref = state[NEXT]
+    i = known_labels(known, ref, b, first, stop)
+    same = quick = i >= 0
+    if not same:
+        i, quick = _quick_labels(b, first, stop, limits)
     labels_end = i
     bad_time = False
     while i < stop:
+        value, t, end = _quick_sample(b, i, stop)
+        if end > 0 and m < out.samples.shape[1]:
+            out.samples[ROW, m], out.samples[TIME, m], out.samples[VALUE, m] = n, t, np.int64(value)
+            m += 1
+            i = end
+            continue
         field, wire, k = read_tag(b, i, stop)
         state[OFFSET] = i
         if k < 0:
@@ -143,6 +166,7 @@ def _scan_series(b, first, stop, limits, out):
             return FULL
         i = end
     fault = GOOD
+    out.series[REF, n] = ref if same and quick else -1
     if quick:
         out.series[START, n], out.series[END, n] = first, labels_end
     else:
@@ -150,7 +174,13 @@ def _scan_series(b, first, stop, limits, out):
         if fault < 0:
             return BROKEN
     if fault == GOOD:
-        out.series[HASH, n] = np.int64(np.uint64(hash_bytes(b, out.series[START, n], out.series[END, n])))
+        if same and quick:
+            key = known.hashes[ref]
+        else:
+            key = np.uint64(hash_bytes(b, out.series[START, n], out.series[END, n]))
+            ref = known_ref(known, key, ref - 1)
+        out.series[HASH, n] = np.int64(key)
+        state[NEXT] = ref + 1
         fault = BAD_TIME if bad_time else (EMPTY if m == state[SAMPLES] and extras == state[EXTRAS] else GOOD)
     if fault != GOOD:
         out.series[START, n], out.series[END, n] = first, stop
@@ -169,6 +199,16 @@ def note_extra(out, kind, row, first, stop):
     out.extras[x, 0], out.extras[x, 1], out.extras[x, 2], out.extras[x, 3] = kind, row, first, stop
     out.state[EXTRAS] = x + 1
     return OK
+
+
+@register_jitable(**OUTSIDE)
+def _quick_sample(b, i, stop):
+    """(value bits, time, position after it or 0) of a Sample as senders write it: value first, a time between 2004 and 2109."""
+    end = i + SAMPLE_BYTES
+    if end > stop or b[i] != 0x12 or b[i + 1] != SAMPLE_BYTES - 2 or b[i + 2] != 0x09 or b[i + 11] != 0x10:
+        return np.uint64(0), np.int64(0), 0
+    t = six_byte_varint(load_u64(b, i + 12))
+    return load_u64(b, i + 3), np.int64(t), (end if t else 0)
 
 
 @register_jitable(**OUTSIDE)

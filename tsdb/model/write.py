@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from tsdb.kernel.append import NOTHING_KNOWN, KnownLabels
 from tsdb.kernel.hash import hash_bytes
 from tsdb.model.histogram import Histograms
 from tsdb.model.labels import Labels
@@ -51,6 +52,25 @@ class Metadata:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownSeries:
+    """Series that a head has taken before, to be read without its lock; `owner` tells its numbering of them from any other."""
+
+    labels: KnownLabels
+    owner: object
+
+
+NO_SERIES = KnownSeries(NOTHING_KNOWN, None)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRefs:
+    """Which series those of a batch are in the numbering of an owner: refs i32[n], -1 = not known."""
+
+    refs: I32
+    owner: object
+
+
+@dataclass(frozen=True, slots=True)
 class WriteBatch:
     """n series and their m float samples, in the order of arrival.
 
@@ -70,6 +90,7 @@ class WriteBatch:
     histograms: HistogramSamples | None = None
     exemplars: tuple[Exemplar, ...] = ()
     metadata: tuple[Metadata, ...] = ()
+    known: KnownRefs | None = None
 
     @classmethod
     def of(cls, series: Sequence[Labels], *, row: I32, t_ms: I64, values: F64) -> "WriteBatch":
@@ -100,6 +121,7 @@ class WriteBatch:
             start_ms=None if self.start_ms is None else self.start_ms[keep],
             histograms=None if self.histograms is None else _take_histograms(self.histograms, to),
             exemplars=tuple(replace(e, row=int(to[e.row])) for e in self.exemplars if to[e.row] >= 0),
+            known=None if self.known is None else replace(self.known, refs=self.known.refs[series]),
         )
 
 
@@ -136,7 +158,15 @@ def concat_writes(batches: Sequence[WriteBatch]) -> WriteBatch:
         np.concatenate([batch.row + np.int32(shift) for batch, shift in zip(batches, series_before, strict=False)]),
         np.concatenate([batch.t_ms for batch in batches]),
         np.concatenate([batch.values for batch in batches]),
+        known=_concat_known([batch.known for batch in batches]),
     )
+
+
+def _concat_known(parts: Sequence[KnownRefs | None]) -> KnownRefs | None:
+    """The refs of all parts if they are of one owner."""
+    owner = parts[0].owner if parts[0] is not None else None
+    refs = [part.refs for part in parts if part is not None and part.owner is owner]
+    return KnownRefs(np.concatenate(refs), owner) if len(refs) == len(parts) else None
 
 
 def _take_histograms(samples: HistogramSamples, to: I32) -> HistogramSamples | None:

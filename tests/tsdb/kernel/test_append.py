@@ -53,7 +53,7 @@ def test_series_are_found_by_their_bytes_however_hashes_collide(compiled: bool, 
     rows = [series("m", host="h" * PIECE_BYTES, i=str(i)) for i in range(12)]
     data, start, end, hashes = label_ranges(rows)
     hashes = hashes & np.uint64(mask)
-    arrays, refs = table(32, 16), np.empty(12, np.int32)
+    arrays, refs = table(32, 16), np.full(12, -1, np.int32)
     assert find(arrays, data, start, end, hashes, refs) == 12 and set(refs.tolist()) == {-1}
     which = np.array([3, 5, 3, 7], np.int64)
     fresh = np.array([4, 2, 9, 0], np.int32)
@@ -62,6 +62,7 @@ def test_series_are_found_by_their_bytes_however_hashes_collide(compiled: bool, 
     assert used == 6 and pieces == 4, "what series have in common is kept once"
     kept = [arrays.arena[a:b].tobytes() for a, b in zip(arrays.piece_at[:4], arrays.piece_at[1:5], strict=True)]
     assert b"".join(kept[k] for k in arrays.pieces[:2]) == rows[3].encode()
+    refs[:] = -1
     assert find(arrays, data, start, end, hashes, refs) == 9
     assert [(i, int(r)) for i, r in enumerate(refs) if r >= 0] == [(3, 4), (5, 2), (7, 9)]
 

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsdb.kernel import scan
+from tsdb.kernel.append import NOTHING_KNOWN, KnownLabels
+from tsdb.kernel.hash import hash_bytes
 from tsdb.kernel.protowire import (
     compare_bytes,
     copy_bytes,
@@ -44,13 +46,13 @@ def padded(data: bytes, room: int = PADDING) -> U8:
 
 
 def columns(size: int = 64) -> Columns:
-    shapes = ((4, size), (4, size), (size, 4), (8,), (int(LIMITS[0]), 4))
+    shapes = ((scan.SERIES_ROWS, size), (4, size), (size, 4), (scan.STATES,), (int(LIMITS[0]), 4))
     return Columns(*(np.zeros(shape, np.int64) for shape in shapes))
 
 
-def run_v1(kernel: Callable[..., int], data: bytes, size: int = 64) -> tuple[int, list[object]]:
+def run_v1(kernel: Callable[..., int], data: bytes, size: int = 64, known: KnownLabels = NOTHING_KNOWN) -> tuple[int, list[object]]:
     out, buffer = columns(size), padded(data, len(data) + PADDING)
-    code = kernel(buffer, len(data), LIMITS, out)
+    code = kernel(buffer, len(data), LIMITS, known, out)
     return code, filled(out, code, buffer[: out.state[scan.ARENA]])
 
 
@@ -93,7 +95,28 @@ def test_version_2_by_hand() -> None:
     assert families == [[2, 4, 0, 1]]
 
 
-@pytest.mark.parametrize(("run", "kernel", "data"), [(run_v1, scan_v1, V1), (run_v2, scan_v2, V2)])
+def run_known(kernel: Callable[..., int], data: bytes, size: int = 64) -> tuple[int, list[object]]:
+    """A scan that knows the first series."""
+    labels = np.frombuffer(V1[2:27], np.uint8).copy()
+    one = np.ones(1, np.int64)
+    hashes = np.array([hash_bytes(labels, 0, len(labels))], np.uint64)
+    known = KnownLabels(
+        np.zeros(1, np.int32), hashes, 0 * one, one.astype(np.int32), np.zeros(1, np.int32), np.array([0, len(labels)]), labels
+    )
+    return run_v1(kernel, data, size, known)
+
+
+def test_a_known_series_is_passed_over() -> None:
+    code, (series, *rest) = run_known(scan_v1, V1)
+    unknown_code, (unknown_series, *unknown_rest) = run_v1(scan_v1, V1)
+    assert code == unknown_code == scan.OK
+    assert isinstance(series, list) and isinstance(unknown_series, list)
+    assert series[: scan.REF] == unknown_series[: scan.REF]
+    assert series[scan.REF] == [0, -1] and unknown_series[scan.REF] == [-1, -1]
+    assert rest[:2] == unknown_rest[:2]
+
+
+@pytest.mark.parametrize(("run", "kernel", "data"), [(run_v1, scan_v1, V1), (run_known, scan_v1, V1), (run_v2, scan_v2, V2)])
 def test_compiled_equals_python(run: Callable[..., tuple[int, list[object]]], kernel: Callable[..., int], data: bytes) -> None:
     rng = random.Random(7)
     codes = set()
