@@ -22,7 +22,7 @@ from treering.resident import keep_freed_memory, release_unused
 from treering.self_scrape import SelfScrape
 from treering.telemetry import start_logging
 from treering.version import VERSION
-from treering.warm import warm_kernels
+from treering.warm import load_rarer_kernels, warm_kernels
 from tsdb.model.errors import TreeringError, Unavailable
 
 log = logging.getLogger("treering.serve")
@@ -54,6 +54,8 @@ def serve(config: Config, say: Callable[[str], None] = print) -> None:
         raise
     with listener:
         try:
+            if not helpers:  # they compile them now, and leave the compiler's memory behind
+                threading.Thread(target=load_rarer_kernels, name="warm", daemon=True).start()
             _run(node, listener, say, began)
         finally:
             for helper in helpers:

@@ -72,6 +72,13 @@ def warm_kernels() -> "list[subprocess.Popen[bytes]]":
     return helpers
 
 
+def load_rarer_kernels() -> None:
+    """The kernels that a first dashboard may do without: half a second of compiled code to load."""
+    query_journey(RARER_QUERIES)
+    _downsampled_journey()
+    _decode(2)
+
+
 def query_journey(queries: Sequence[str]) -> list[Answer]:
     """The answers of queries over samples in memory: the kernels of the language, and no others."""
     steps = Steps((POINTS // 2) * STEP_MS, (POINTS - 1) * STEP_MS, 30_000)
@@ -89,9 +96,7 @@ def help_to_compile(name: str) -> None:
     else:
         _wire_and_windows()
         print("ready", flush=True)
-        query_journey(RARER_QUERIES)
-        _downsampled_journey()
-        _decode(2)
+        load_rarer_kernels()
     with suppress(OSError):  # the next start then compiles once more
         _mark(name).write_text(_state())
 

@@ -229,6 +229,20 @@ def test_gzip(size: int, accept: str, content_type: str, packed: bool) -> None:
     assert (gzip.decompress(body) if packed else body) == text
 
 
+@pytest.mark.parametrize(("size", "messages"), [(100, 1), (asgi.TOGETHER_BYTES // 3, 1), (asgi.TOGETHER_BYTES, 3)])
+def test_parts_of_a_large_body_are_sent_one_by_one(size: int, messages: int) -> None:
+    parts = [b"a" * size, memoryview(b"b" * size), b"c" * size]
+    application = app(lambda _: Response(parts=parts))
+    sent = asyncio.run(exchange(application, "GET", "/x", {}, [{"type": "http.request", "body": b"", "more_body": False}]))
+    assert len(sent) == 1 + messages and [part["more_body"] for part in sent[1:]] == [True] * (messages - 1) + [False]
+    status, headers, body = ask(application)
+    assert (status, headers["content-length"], body) == (200, str(3 * size), b"".join(parts))
+    _, headers, body = ask(application, headers={"Accept-Encoding": "gzip"})
+    assert headers["content-length"] == str(len(body))
+    assert (gzip.decompress(body) if "content-encoding" in headers else body) == b"".join(parts)
+    assert ask(application, "HEAD")[2] == b""
+
+
 @pytest.mark.parametrize(
     ("form", "words"),
     [

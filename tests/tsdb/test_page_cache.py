@@ -19,7 +19,7 @@ def opened(cache: PageCache) -> Page:
 
 
 def values(number: int) -> PageValues:
-    return PageValues(np.full(10, float(number)), np.array([0, 10]))
+    return PageValues.of(np.full(10, float(number)), np.array([0, 10]))
 
 
 def read(cache: ValueCache, number: int) -> bool:

@@ -15,7 +15,7 @@ from promql.syntax.errors import ParseError
 from promql.syntax.parser import parse
 from promql.syntax.printer import pretty, to_json
 from treering.http.asgi import Request, Response
-from treering.http.json_text import query_response
+from treering.http.json_text import query_parts
 from treering.library.listing import truncate
 from treering.node import Node, Query
 from treering.times import parse_duration_ms, parse_resolution_ms, parse_time_ms
@@ -146,7 +146,7 @@ def _respond(request: Request, answer: Answer, query: Query) -> Response:
         from treering.library.result import Result
 
         return Response(body=Result.of(answer).to_ipc(), content_type=ARROW)
-    return Response(body=query_response(answer, at_ms=query.start_ms, stats=query.stats, deadline=request.check_canceled))
+    return Response(parts=query_parts(answer, at_ms=query.start_ms, stats=query.stats, deadline=request.check_canceled))
 
 
 def _wants_arrow(request: Request) -> bool:

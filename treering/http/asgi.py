@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +41,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 JSON = "application/json"
 GZIP_FROM_BYTES = 1400
 """Smaller bodies fit one packet anyway."""
+TOGETHER_BYTES = 1 << 18
+"""The parts of a smaller body are sent as one: copying them takes less time than another call of the system."""
 MAX_FORM_BYTES = 4 << 20
 MAX_PARAMETERS = 1000
 MAX_SHOWN_CHARS = 200
@@ -81,12 +83,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer."""
+    """One answer: its body, or the parts of one that is too large to be copied together for nothing."""
 
     status: int = 200
     body: bytes = b""
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
+    parts: Sequence[bytes | memoryview] = ()
 
 
 Handler = Callable[[Request], Response]
@@ -306,20 +309,28 @@ async def _disconnect(receive: Receive, request: Request) -> None:
 
 
 async def _send(send: Send, request: Request, response: Response) -> None:
-    body, headers = response.body, [(name.encode(), value.encode("latin-1")) for name, value in response.headers]
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in response.headers]
+    parts = response.parts or [response.body]
+    size_bytes = sum(map(len, parts))
     if (
-        len(body) > GZIP_FROM_BYTES
+        size_bytes > GZIP_FROM_BYTES
         and _takes_gzip(request.header("accept-encoding") or "")
         and response.content_type.startswith(("application/json", "text/"))
     ):
-        body = await asyncio.get_running_loop().run_in_executor(None, _gzip, body)
+        parts = [await asyncio.get_running_loop().run_in_executor(None, _gzip, parts)]
+        size_bytes = len(parts[0])
         headers += [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
-    if response.body or response.status not in (204, 304):
+    elif size_bytes <= TOGETHER_BYTES:
+        parts = [b"".join(parts)]
+    if size_bytes or response.status not in (204, 304):
         headers.append((b"content-type", response.content_type.encode()))
-        headers.append((b"content-length", str(len(body)).encode()))
+        headers.append((b"content-length", str(size_bytes).encode()))
     headers.append((b"x-content-type-options", b"nosniff"))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
+    if request.method == "HEAD":
+        parts = [b""]
+    for number, part in enumerate(parts, 1):
+        await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
 
 
 def _takes_gzip(accept_encoding: str) -> bool:
@@ -330,6 +341,6 @@ def _takes_gzip(accept_encoding: str) -> bool:
     return False
 
 
-def _gzip(body: bytes) -> bytes:
+def _gzip(parts: Sequence[bytes | memoryview]) -> bytes:
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
-    return packer.compress(body) + packer.flush()
+    return b"".join([*map(packer.compress, parts), packer.flush()])

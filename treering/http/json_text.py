@@ -37,8 +37,13 @@ CHUNK_POINTS = 1 << 16
 """Cells made into text at a time: their buffer takes 4 MB, which stays in cache."""
 
 
-def query_response(answer: Answer, *, at_ms: int = 0, stats: str = "", deadline: Callable[[], None] = lambda: None) -> bytes:
-    """The whole body: status, data, then warnings and infos.
+def query_response(answer: Answer, *, at_ms: int = 0, stats: str = "") -> bytes:
+    """The whole body, as `query_parts` gives it."""
+    return b"".join(query_parts(answer, at_ms=at_ms, stats=stats))
+
+
+def query_parts(answer: Answer, *, at_ms: int, stats: str, deadline: Callable[[], None] = lambda: None) -> list[bytes | memoryview]:
+    """The body in pieces: status, data, then warnings and infos.
 
     `at_ms` is the time of an instant query, which only a string answer does not know by itself. `stats` is the request's
     parameter: anything but "" asks for the numbers, "all" also for those of single steps.
@@ -50,7 +55,7 @@ def query_response(answer: Answer, *, at_ms: int = 0, stats: str = "", deadline:
     for part in result_parts(answer, at_ms):
         deadline()
         parts.append(part)
-    return b"".join([*parts, told, b"}", notes_json(answer.warnings, answer.infos), b"}"])
+    return [*parts, told + b"}" + notes_json(answer.warnings, answer.infos) + b"}"]
 
 
 def result_parts(answer: Answer, at_ms: int) -> Iterable[bytes | memoryview]:

@@ -9,8 +9,8 @@ The bytes are drawn in docs/formats.md.
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +38,10 @@ from tsdb.kernel.codec import (
     share_times,
     to_integers,
 )
-from tsdb.kernel.decode import decode_columns, decode_series
-from tsdb.kernel.downsample import single_windows
+from tsdb.kernel.decode import decode_columns
 from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
-from tsdb.kernel.ranges import copy_ranges, edge_rows
+from tsdb.kernel.pages import VALUES, VALUES_AT, copy_shares
+from tsdb.kernel.ranges import edge_rows
 from tsdb.model.errors import Corrupt
 from tsdb.model.histogram import Histograms
 from tsdb.model.series import F64, I64, Bool, SeriesBatch
@@ -55,6 +55,9 @@ MAX_SAMPLES = 1 << 26
 _MAGIC = b"TRP2"
 _HEAD = struct.Struct("<4sBBHIIIIII")
 _WITH_START, _WITH_HISTOGRAMS = 1, 2
+
+NO_TIMES = np.empty(0, np.int64)
+"""Where times are not wanted."""
 
 Bytes = npt.NDArray[np.uint8]
 Number = TypeVar("Number", np.int64, np.float64)
@@ -79,6 +82,12 @@ class PageValues:
 
     values: F64
     at: I64
+    addresses: tuple[int, int]
+    """Those of both arrays, for the kernels."""
+
+    @classmethod
+    def of(cls, values: F64, at: I64) -> "PageValues":
+        return cls(values, at, (_address(values), _address(at)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,8 @@ class Page:
     times i64[...] of the distinct time columns, column j at time_at[j]:time_at[j+1], all from min_ms to max_ms. Of n series
     time_ref i64[n] tells which one each uses, counts i64[n] how many samples it has. lengths i64[c] and descriptors i64[11, c] of
     all other columns; the stream of column j is streams[stream_at[j]:stream_at[j+1]], with MARGIN bytes behind the last; classes
-    u8[tables, 256]; exceptions of all columns are position and exact i64[x].
+    u8[tables, 256]; exceptions of all columns are position and exact i64[x]. words i64[WORDS] tell the kernels of all this
+    (`tsdb.kernel.pages`).
     """
 
     names: tuple[str, ...]
@@ -117,14 +127,11 @@ class Page:
     position: I64
     exact: I64
     layout: HistogramLayout | None
+    samples: int
+    words: I64
 
     def __len__(self) -> int:
         return len(self.time_ref)
-
-    @property
-    def samples(self) -> int:
-        """How many samples all series have together."""
-        return int(self.counts.sum())
 
     @property
     def size_bytes(self) -> int:
@@ -155,21 +162,20 @@ class Page:
 
         Of 13 columns only those that bool[13] `wanted` says. Samples of a page without windows become windows of one each.
         """
-        local, low, size, to = series.local, series.low, series.size, series.to
+        share_at = np.array([0, len(series.local)])
         wanted = np.ones(len(columns), bool) if wanted is None else wanted
-        own = 1 + len(self.names)
-        copy_ranges(self.times, self.time_at[self.time_ref[local]] + low, size, t_ms, to)
+        starts = NO_TIMES if start_ms is None else start_ms
+        copy_shares(
+            self.words_with(values)[None], share_at, series.local, series.low, series.size, series.to, wanted, t_ms, columns, starts
+        )
+
+    def words_with(self, values: PageValues | None) -> I64:
+        """The page for the kernels, with its decoded values where they are kept; the caller keeps both alive."""
         if values is None:
-            _decode_series(self, self._values_from(), series, columns[:own], wanted[:own])
-        else:
-            copy_ranges(values.values.view(np.int64), values.at[local] + low, size, columns[0].view(np.int64), to)
-        if own < len(columns):
-            single_windows(columns[0], columns[0].view(np.uint64), wanted[1:], to, size, columns[1:])
-        if start_ms is not None and self.with_start:
-            _decode_series(self, 0, series, start_ms[None], np.ones(1, bool))
-        elif start_ms is not None:
-            none = np.zeros(int(size.max(initial=0)), np.int64)
-            copy_ranges(none, np.zeros(len(local), np.int64), size, start_ms, to)
+            return self.words
+        words = self.words.copy()
+        words[VALUES], words[VALUES_AT] = values.addresses
+        return words
 
     def whole_values(self) -> PageValues:
         """The values of all series."""
@@ -177,8 +183,8 @@ class Page:
         np.cumsum(self.counts, out=at[1:])
         values = np.empty(int(at[-1]))
         every = Series(np.arange(len(self)), np.zeros(len(self), np.int64), self.counts, at[:-1])
-        _decode_series(self, self._values_from(), every, values[None], np.ones(1, bool))
-        return PageValues(values, at)
+        self.copy_series(every, None, NO_TIMES, values[None], None)
+        return PageValues.of(values, at)
 
     def _values_from(self) -> int:
         """The first value column."""
@@ -236,17 +242,17 @@ def open_page(data: bytes) -> Page:
     """The page in `data`. Corrupt where that is no page; every size is checked before it is used."""
     if len(data) < _HEAD.size or data[:4] != _MAGIC:
         raise Corrupt(f"page: the magic is {bytes(data[:4])!r}, want {_MAGIC!r}")
-    _, flags, tables, names_size, n, times, columns, exceptions, about_size, stored_size = _HEAD.unpack_from(data)
+    _, flags, tables, names_size, n, count, columns, exceptions, about_size, stored_size = _HEAD.unpack_from(data)
     at = _HEAD.size + stored_size
-    if tables > MAX_TABLES or at > len(data) or times > n or columns > len(data) << 16 or about_size > len(data) << 16:
+    if tables > MAX_TABLES or at > len(data) or count > n or columns > len(data) << 16 or about_size > len(data) << 16:
         raise Corrupt(
-            f"page: a head with {tables} tables, {n} series, {times} time columns, {columns} columns in {len(data)} bytes"
+            f"page: a head with {tables} tables, {n} series, {count} time columns, {columns} columns in {len(data)} bytes"
         )
     decompressor = zstandard.ZstdDecompressor()
     about = Unpacker(_expand(memoryview(data)[_HEAD.size : at], about_size, decompressor), what="page: its description")
     names = about.take(names_size).decode(errors="replace")
     ref = about.array(n, U32)
-    time_lengths = about.array(times, U32)
+    time_lengths = about.array(count, U32)
     descriptors = np.empty((11, columns), np.int64)
     descriptors[: SECOND + 1] = np.frombuffer(about.take((SECOND + 1) * columns), np.int8).reshape(SECOND + 1, columns)
     descriptors[EXCEPTIONS], descriptors[SIZE] = about.array(columns, U32), about.array(columns, U32)
@@ -254,8 +260,8 @@ def open_page(data: bytes) -> Page:
     for row in range(FIRST, 11):
         descriptors[row] = about.array(columns, PACKED_I64)
     position, exact = about.array(exceptions, U32), about.array(exceptions, PACKED_I64)
-    if (ref >= times).any() or max(int(time_lengths.sum()), int(time_lengths[ref].sum())) > MAX_SAMPLES:
-        raise Corrupt(f"page: {n} series refer to time columns up to {ref.max(initial=0)} of {times}, or those are too long")
+    if (ref >= count).any() or max(int(time_lengths.sum()), int(time_lengths[ref].sum())) > MAX_SAMPLES:
+        raise Corrupt(f"page: {n} series refer to time columns up to {ref.max(initial=0)} of {count}, or those are too long")
     layout = HistogramLayout.decode(about.rest(), time_lengths[ref]) if flags & _WITH_HISTOGRAMS else None
     name_list = tuple(names.split("\0")) if names else ()
     if name_list not in ((), COLUMNS):
@@ -267,19 +273,63 @@ def open_page(data: bytes) -> Page:
     if stream_at[-1] != len(data) - at:
         raise Corrupt(f"page: streams of {stream_at[-1]} bytes, {len(data) - at} are left")
     time_at = np.concatenate([[0], np.cumsum(time_lengths)]).astype(np.int64)
-    page = Page(
-        name_list, bool(flags & _WITH_START), np.empty(int(time_at[-1]), np.int64), time_at, ref, time_lengths[ref], 0, 0,
-        np.concatenate(parts), descriptors, np.frombuffer(data[at:] + bytes(MARGIN), np.uint8), stream_at, classes, position,
-        exact, layout,
+    times = np.empty(int(time_at[-1]), np.int64)
+    streams = np.zeros(len(data) - at + MARGIN, np.uint8)
+    streams[:-MARGIN] = np.frombuffer(data, np.uint8, offset=at)
+    places = np.zeros((4, count), np.int64)
+    places[LENGTH], places[HIGH], places[TO] = time_lengths, time_lengths, time_at[:-1]
+    own = np.ascontiguousarray(descriptors[:, :count])
+    decode_columns(streams, stream_at[:count], classes, own, places, position, exact, 0, times, times.view(np.float64))
+    used = int(own[EXCEPTIONS].sum())
+    return _page(
+        name_list, bool(flags & _WITH_START), times, time_at, ref, time_lengths[ref], np.concatenate(parts)[count:],
+        np.ascontiguousarray(descriptors[:, count:]), streams, stream_at[count:], classes, position[used:], exact[used:], layout,
     )  # fmt: skip
-    _decode(page, 0, np.zeros(times, np.int64), time_lengths, time_at[:-1], page.times)
-    used = int(descriptors[EXCEPTIONS, :times].sum())
-    bounds = (int(page.times.min()), int(page.times.max())) if len(page.times) else (0, 0)
-    return replace(
-        page, min_ms=bounds[0], max_ms=bounds[1], lengths=page.lengths[times:],
-        descriptors=np.ascontiguousarray(descriptors[:, times:]), stream_at=stream_at[times:], position=position[used:],
-        exact=exact[used:],
+
+
+def _page(
+    names: tuple[str, ...],
+    with_start: bool,
+    times: I64,
+    time_at: I64,
+    time_ref: I64,
+    counts: I64,
+    lengths: I64,
+    descriptors: I64,
+    streams: Bytes,
+    stream_at: I64,
+    classes: Bytes,
+    position: I64,
+    exact: I64,
+    layout: HistogramLayout | None,
+) -> Page:
+    """The page of these arrays, as the kernels know it too."""
+    min_ms, max_ms = (int(times.min()), int(times.max())) if len(times) else (0, 0)
+    values_from = len(time_ref) * with_start + (0 if layout is None else len(layout.int_lengths))
+    arrays: tuple[npt.NDArray[Any], ...] = (
+        times,
+        time_at,
+        time_ref,
+        counts,
+        lengths,
+        descriptors,
+        streams,
+        stream_at,
+        classes,
+        position,
+        exact,
+    )
+    sizes = (len(time_ref), len(time_at) - 1, len(lengths), len(streams), len(classes), len(position))
+    words = np.array([*map(_address, arrays), *sizes, min_ms, max_ms, values_from, 1 + len(names), with_start, 0, 0], np.int64)
+    return Page(
+        names, with_start, times, time_at, time_ref, counts, min_ms, max_ms, lengths, descriptors, streams, stream_at, classes,
+        position, exact, layout, int(counts.sum()), words,
     )  # fmt: skip
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    """Of its first byte. The array must be contiguous."""
+    return int(array.__array_interface__["data"][0])
 
 
 def decode_page(data: bytes) -> PageColumns:
@@ -372,17 +422,6 @@ def _code(
 def _plain(array: npt.NDArray[Number], dtype: type[Number]) -> npt.NDArray[Number]:
     """The array itself, or a copy where it is read-only or has gaps, for which kernels would be compiled once more."""
     return np.require(array, dtype, ["C", "W"])
-
-
-def _decode_series(page: Page, first: int, series: Series, out: F64 | I64, wanted: Bool) -> None:
-    """Of the columns from `first` on, one for each series after another, those that bool[k] says, into the rows of out [k, m]."""
-    flat = out.reshape(-1).view(np.int64)
-    columns = slice(first, first + len(wanted) * len(page))
-    decode_series(
-        page.streams, page.stream_at[columns], page.classes, np.ascontiguousarray(page.descriptors[:, columns]),
-        page.lengths[columns], series.local, series.low, series.size, series.to, wanted, out.shape[1], page.position, page.exact,
-        int(page.descriptors[EXCEPTIONS, :first].sum()) if first else 0, flat, flat.view(np.float64),
-    )  # fmt: skip
 
 
 def _decode(page: Page, first: int, low: I64, high: I64, to: I64, out: I64) -> None:

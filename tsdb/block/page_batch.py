@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tsdb.block.page import Page, PageValues, Series, page_histograms
+from tsdb.block.page import NO_TIMES, Page, PageValues, page_histograms
+from tsdb.kernel.pages import WORDS, copy_shares, place_shares
 from tsdb.kernel.ranges import copy_ranges
 from tsdb.merge import merge_batches, without_covered
 from tsdb.model.histogram import Histograms, concat_histograms
-from tsdb.model.series import F64, I64, Bool, SeriesBatch, SeriesTable
+from tsdb.model.series import I64, SeriesBatch, SeriesTable
 from tsdb.model.source import MIN_MS
 from tsdb.model.windows import wanted_columns
 
@@ -55,31 +56,29 @@ def join_shares(
         if len(layers) > 1:
             return merge_batches([join_shares(table, layer, executor, columns=columns) for layer in layers], columns)
         shares = layers[0] if layers else []
-    counts = np.zeros(len(table), np.int64)
-    placed = [_place(share, counts) for share in shares]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    total = int(offsets[-1])
+    placed = _place(shares, len(table))
+    total = int(placed.offsets[-1])
     t_ms = np.empty(total, np.int64)
-    shape = (1 + max((len(share.page.names) for share in shares), default=0), total)
-    floats = np.empty(shape)
-    wanted = np.append(True, wanted_columns(columns))
+    floats = np.empty((1 + max((len(share.page.names) for share in shares), default=0), total))
+    wanted = np.append(True, wanted_columns(columns))[: len(floats)]
     start_ms = np.empty(total, np.int64) if any(share.page.with_start for share in shares) else None
 
-    def fill(part: Sequence[_Placed]) -> None:
-        for one in part:
-            _fill(one, offsets, t_ms, floats, start_ms, wanted)
+    def copy(first: int, last: int) -> None:
+        starts = NO_TIMES if start_ms is None else start_ms
+        part = placed.share_at[first : last + 1]
+        copy_shares(placed.words[first:last], part, placed.local, placed.low, placed.size, placed.to, wanted, t_ms, floats, starts)
 
-    half = len(placed) // 2
+    half = len(shares) // 2
     if executor is not None and half and total >= SPLIT_SAMPLES:
-        other = executor.submit(fill, placed[:half])
-        fill(placed[half:])
+        other = executor.submit(copy, 0, half)
+        copy(half, len(shares))
         other.result()
     else:
-        fill(placed)
+        copy(0, len(shares))
     windows = floats[1:] if len(floats) > 1 else None
-    histograms, histogram_at = _histograms(placed, offsets, executor)
-    batch = SeriesBatch(table, offsets, t_ms, floats[0], histograms, histogram_at, start_ms, windows=windows)
-    batch = batch if keep_empty or counts.all() else _drop_empty(batch, counts)
+    histograms, histogram_at = _histograms(shares, placed, executor)
+    batch = SeriesBatch(table, placed.offsets, t_ms, floats[0], histograms, histogram_at, start_ms, windows=windows)
+    batch = batch if keep_empty else _without_empty(batch)
     return without_covered(batch) if len({share.page.names for share in shares}) > 1 else batch
 
 
@@ -104,59 +103,68 @@ def _layers(shares: Sequence[Share], count: int) -> list[list[Share]]:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """A share; of its series the samples from `low` on, `size` of them, go to `to` behind the offset of their row; i64[r] each."""
+    """Where the samples of shares stand in their pages and in the batch, for `copy_shares`; offsets i64[n+1] of the batch."""
 
-    share: Share
+    words: I64
+    share_at: I64
+    local: I64
     low: I64
     size: I64
     to: I64
+    offsets: I64
 
 
-def _place(share: Share, counts: I64) -> _Placed:
-    """The share behind those already counted, which it is added to."""
-    low, size = share.page.spans(share.local, share.start_ms, share.end_ms)
-    to = counts[share.rows]
-    counts[share.rows] = to + size
-    return _Placed(share, low, size, to)
+def _place(shares: Sequence[Share], count: int) -> _Placed:
+    """The shares of a batch of `count` series one behind another."""
+    words = np.array([share.page.words_with(share.values) for share in shares], np.int64).reshape(-1, WORDS)
+    bounds = np.array([(share.start_ms, max(share.start_ms, share.end_ms)) for share in shares], np.int64).reshape(-1, 2)
+    share_at = np.cumsum([0, *(len(share.local) for share in shares)])
+    local = np.concatenate([*(share.local for share in shares), NO_TIMES])
+    rows = np.concatenate([*(share.rows for share in shares), NO_TIMES])
+    counts = np.zeros(count, np.int64)
+    low, size, to = np.empty((3, len(local)), np.int64)
+    place_shares(words, share_at, local, rows, bounds, counts, low, size, to)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    to += offsets[rows]
+    return _Placed(words, share_at, local, low, size, to, offsets)
 
 
-def _fill(placed: _Placed, offsets: I64, t_ms: I64, floats: F64, start_ms: I64 | None, wanted: Bool) -> None:
-    share = placed.share
-    to = placed.to + offsets[share.rows]
-    share.page.copy_series(Series(share.local, placed.low, placed.size, to), share.values, t_ms, floats, start_ms, wanted)
-
-
-def _drop_empty(batch: SeriesBatch, counts: I64) -> SeriesBatch:
+def _without_empty(batch: SeriesBatch) -> SeriesBatch:
+    counts = np.diff(batch.offsets)
+    if counts.all():
+        return batch
     keep = np.flatnonzero(counts)
     offsets = np.append(batch.offsets[:-1][keep], batch.offsets[-1])
     return replace(batch, series=batch.series.take(keep), offsets=offsets)
 
 
-def _histograms(placed: Sequence[_Placed], offsets: I64, executor: Executor | None) -> tuple[Histograms | None, I64 | None]:
+def _histograms(shares: Sequence[Share], placed: _Placed, executor: Executor | None) -> tuple[Histograms | None, I64 | None]:
     """(the histograms of all shares, the one i64[m] of each sample or -1); (None, None) where no page has any."""
-    native = [one for one in placed if one.share.page.layout is not None]
+    native = [i for i, share in enumerate(shares) if share.page.layout is not None]
     if not native:
         return None, None
-    out, count = np.full(int(offsets[-1]), -1, np.int64), 0
-    parts = list((map if executor is None else executor.map)(_own_histograms, native))
-    for one, (histograms, at) in zip(native, parts, strict=True):
-        to = one.to + offsets[one.share.rows]
-        copy_ranges(np.where(at >= 0, at + count, -1), np.cumsum(one.size) - one.size, one.size, out, to)
+    out, count = np.full(int(placed.offsets[-1]), -1, np.int64), 0
+    spans = [slice(*placed.share_at[i : i + 2].tolist()) for i in native]
+    asked = [(shares[i], placed.low[span], placed.size[span]) for i, span in zip(native, spans, strict=True)]
+    parts = list((map if executor is None else executor.map)(_own_histograms, *zip(*asked, strict=True)))
+    for span, (histograms, at) in zip(spans, parts, strict=True):
+        size = placed.size[span]
+        copy_ranges(np.where(at >= 0, at + count, -1), np.cumsum(size) - size, size, out, placed.to[span])
         count += len(histograms)
     return concat_histograms([histograms for histograms, _ in parts]), out
 
 
-def _own_histograms(placed: _Placed) -> tuple[Histograms, I64]:
+def _own_histograms(share: Share, low: I64, size: I64) -> tuple[Histograms, I64]:
     """(the histograms of a share, the one i64[m] of each of its samples or -1)."""
-    page, local = placed.share.page, placed.share.local
+    page, local = share.page, share.local
     assert page.layout is not None, "asked only of pages with histograms"
     histograms, at = page_histograms(page, page.layout, local)
-    if int(placed.size.sum()) == len(at):
+    if int(size.sum()) == len(at):
         return histograms, at
-    ends = np.cumsum(placed.size)
-    first = np.cumsum(page.counts[local]) - page.counts[local] + placed.low
-    chosen = np.empty(int(placed.size.sum()), np.int64)
-    copy_ranges(at, first, placed.size, chosen, ends - placed.size)
+    ends = np.cumsum(size)
+    first = np.cumsum(page.counts[local]) - page.counts[local] + low
+    chosen = np.empty(int(size.sum()), np.int64)
+    copy_ranges(at, first, size, chosen, ends - size)
     used = np.flatnonzero(chosen >= 0)
     histograms = histograms.take(chosen[used])
     chosen[used] = np.arange(len(used))

@@ -32,6 +32,6 @@ class PageCache:
 
     def values_of(self, key: Key, page: Page, wanted: int) -> PageValues | None:
         """The values of a page that was found here and of which so many series are wanted; None where they are not kept."""
-        if page.layout is not None or page.names or wanted * KEEP_FROM < len(page):
+        if wanted * KEEP_FROM < len(page) or page.names or page.layout is not None:
             return None
         return self.values.get(key, 8 * page.samples, page.whole_values)

@@ -367,9 +367,13 @@ def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, run: Bl
 def _shares(loaded: _Loaded) -> list[Share]:
     """What the pages of a member give to a batch."""
     block, within = loaded.member.piece.block, loaded.member.selection
-    shares = []
+    pages = []
     for take, held in zip(loaded.takes, loaded.pages, strict=True):
         page = held.found = block.open_page(take.page, held.found)
-        values = block.kept_values(take.page, page, len(take.local)) if held.kept else None
-        shares.append(Share(page, take.local, take.rows, within.start_ms, within.end_ms, values))
-    return shares
+        pages.append(page)
+    wanted = [len(take.local) if held.kept else 0 for take, held in zip(loaded.takes, loaded.pages, strict=True)]
+    values = block.kept_values([take.page for take in loaded.takes], pages, wanted)
+    return [
+        Share(page, take.local, take.rows, within.start_ms, within.end_ms, kept)
+        for take, page, kept in zip(loaded.takes, pages, values, strict=True)
+    ]

@@ -60,27 +60,6 @@ def decode_columns(data, stream_at, classes, descriptors, places, position, exac
         used += descriptors[EXCEPTIONS, c]
 
 
-@njit(nogil=True, cache=True)
-def decode_series(
-    data, stream_at, classes, descriptors, lengths, local, low, size, to, wanted, stride, position, exact, used, out, out_f
-):
-    """Decode columns of the series `local` i64[r] of a page: of each the samples from low i64[r] on, size i64[r] of them.
-
-    Every series has as many columns as bool[k] `wanted` says which are wanted: the first ones of all n series, then the second
-    ones; lengths i64[k * n]. The k-th of a series goes to out from to[i] + k * stride on. The rest is as for `decode_columns`.
-    """
-    n = len(lengths) // len(wanted)
-    places = np.zeros((4, len(lengths)), np.int64)
-    places[LENGTH] = lengths
-    places[TO] = -1
-    for k in range(len(wanted)):
-        if wanted[k]:
-            for i in range(len(local)):
-                c = k * n + local[i]
-                places[LOW, c], places[HIGH, c], places[TO, c] = low[i], low[i] + size[i], to[i] + k * stride
-    decode_columns(data, stream_at, classes, descriptors, places, position, exact, used, out, out_f)
-
-
 @register_jitable
 def _scratch(descriptors, places):
     """(where the integers of each column stand while they are needed i64[n], -1 of one not wanted; from where on they stand that

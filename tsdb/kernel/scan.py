@@ -165,29 +165,41 @@ def _scan_series(b, first, stop, limits, known, out):
         elif note_extra(out, EXEMPLAR if field == 3 else HISTOGRAM, n, k, end) != OK:
             return FULL
         i = end
-    fault = GOOD
-    out.series[REF, n] = ref if same and quick else -1
-    if quick:
-        out.series[START, n], out.series[END, n] = first, labels_end
-    else:
-        fault = _general_labels(b, first, stop, limits, out)
-        if fault < 0:
-            return BROKEN
+    something = m > state[SAMPLES] or extras < state[EXTRAS]
+    state[SAMPLES] = m
+    fault = _close_series(b, first, stop, labels_end if quick else -1, ref if same and quick else -1, limits, known, out)
+    if fault < 0:
+        return BROKEN
     if fault == GOOD:
-        if same and quick:
-            key = known.hashes[ref]
-        else:
-            key = np.uint64(hash_bytes(b, out.series[START, n], out.series[END, n]))
-            ref = known_ref(known, key, ref - 1)
-        out.series[HASH, n] = np.int64(key)
-        state[NEXT] = ref + 1
-        fault = BAD_TIME if bad_time else (EMPTY if m == state[SAMPLES] and extras == state[EXTRAS] else GOOD)
+        fault = BAD_TIME if bad_time else (GOOD if something else EMPTY)
     if fault != GOOD:
         out.series[START, n], out.series[END, n] = first, stop
     out.series[FAULT, n] = fault
-    state[SAMPLES] = m
     state[SERIES] = n + 1
     return OK
+
+
+@register_jitable(**OUTSIDE)
+def _close_series(b, first, stop, labels_end, ref, limits, known, out):
+    """The fault of the labels of the TimeSeries b[first:stop], or -1 if they are broken; where they are good, their range and hash.
+
+    They are b[first:labels_end], or any if that is -1; those of known series `ref`, or of any if that is -1.
+    """
+    n = out.state[SERIES]
+    out.series[REF, n] = ref
+    if labels_end >= 0:
+        out.series[START, n], out.series[END, n] = first, labels_end
+    else:
+        fault = _general_labels(b, first, stop, limits, out)
+        if fault != GOOD:
+            return fault
+    if ref >= 0:
+        key = known.hashes[ref]
+    else:
+        key = np.uint64(hash_bytes(b, out.series[START, n], out.series[END, n]))
+        ref = known_ref(known, key, out.state[NEXT] - 1)
+    out.series[HASH, n], out.state[NEXT] = np.int64(key), ref + 1
+    return GOOD
 
 
 @register_jitable(**OUTSIDE)

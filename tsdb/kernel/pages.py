@@ -1,0 +1,181 @@
+"""What a batch takes of many opened pages, in one call: where the samples of each stand, and the samples themselves.
+
+The arrays of a page are passed by their addresses, a row of numbers for each page: a call from Python for each page would cost as
+much as decoding a few hundred samples.
+"""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba.extending import intrinsic, overload, register_jitable
+
+from tsdb.kernel.codec import BASE, EXCEPTIONS, HIGH, LENGTH, LOW, TO
+from tsdb.kernel.decode import decode_columns
+from tsdb.kernel.downsample import single_windows
+from tsdb.kernel.entropy import SYMBOLS
+from tsdb.kernel.ranges import copy_ranges
+
+ARRAYS = 11
+TIMES, TIME_AT, TIME_REF, COUNTS, LENGTHS, DESCRIPTORS, STREAMS, STREAM_AT, CLASSES, POSITION, EXACT_BITS = range(ARRAYS)
+"""The first words of a page: the addresses of its arrays, which `tsdb.block.page.Page` tells of."""
+
+WORDS = ARRAYS + 13
+(
+    SERIES,
+    TIME_COLUMNS,
+    COLUMNS,
+    STREAM_BYTES,
+    TABLES,
+    EXCEPTION_COUNT,
+    MIN_MS,
+    MAX_MS,
+    VALUES_FROM,
+    OWN,
+    WITH_START,
+    VALUES,
+    VALUES_AT,
+) = range(ARRAYS, WORDS)
+"""The other words: sizes of the arrays, the page's bounds, its first value column, how many of those each series has, whether it
+has start times, and the addresses of its decoded values and of where those of each series begin, 0 where they are not kept."""
+
+
+def _pointer(address):
+    """The address as numba.carray takes it."""
+    return ctypes.c_void_p(int(address))
+
+
+@intrinsic
+def _as_pointer(_typing: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.voidptr(types.int64), generate
+
+
+@overload(_pointer)
+def _pointer_compiled(address):
+    return lambda address: _as_pointer(address)
+
+
+@register_jitable
+def _i64(address, size):
+    return carray(_pointer(address), size, np.int64)
+
+
+@njit(nogil=True, cache=True)
+def place_shares(pages, share_at, local, rows, bounds, counts, low, size, to):
+    """Where the samples of each share stand in their page, and where they belong behind the first of their row.
+
+    Share s takes of pages i64[s, WORDS] the series local[share_at[s]:share_at[s+1]], which are rows[...] of a batch, between bounds
+    i64[s, 2]. low, size and to i64[r] are filled in; counts i64[rows of the batch] are those taken before, and become those taken.
+    """
+    for s in range(len(pages)):
+        page = pages[s]
+        own, time_ref = _i64(page[COUNTS], page[SERIES]), _i64(page[TIME_REF], page[SERIES])
+        time_at = _i64(page[TIME_AT], page[TIME_COLUMNS] + 1)
+        times = _i64(page[TIMES], time_at[page[TIME_COLUMNS]])
+        whole = page[MIN_MS] >= bounds[s, 0] and page[MAX_MS] < bounds[s, 1]
+        column, first, last = -1, 0, 0
+        for k in range(share_at[s], share_at[s + 1]):
+            series = local[k]
+            if whole:
+                last = own[series]
+            elif time_ref[series] != column:
+                column = time_ref[series]
+                one = times[time_at[column] : time_at[column + 1]]
+                first = _rows_before(one, bounds[s, 0])
+                last = max(first, _rows_before(one, bounds[s, 1]))
+            low[k], size[k], to[k] = first, last - first, counts[rows[k]]
+            counts[rows[k]] += last - first
+
+
+@register_jitable
+def _rows_before(times, t_ms):
+    low, high = 0, len(times)
+    while low < high:
+        middle = (low + high) // 2
+        if times[middle] < t_ms:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(nogil=True, cache=True)
+def copy_shares(pages, share_at, local, low, size, to, wanted, t_ms, columns, start_ms):
+    """The samples of shares, as `place_shares` tells them, to the places `to`.
+
+    Times go into t_ms i64[m], values and windows into columns f64[k, m], start times into start_ms i64[m]. Not wanted are t_ms and
+    start_ms of no length, and of the columns those that bool[k] `wanted` leaves out. Samples of a page without windows become
+    windows of one each where k > 1.
+    """
+    flat = columns.reshape(columns.size)
+    for s in range(len(pages)):
+        page = pages[s]
+        part = slice(share_at[s], share_at[s + 1])
+        mine = (local[part], low[part], size[part], to[part])
+        if len(t_ms):
+            _copy_times(page, mine, t_ms)
+        own = page[OWN]
+        if page[VALUES]:
+            _copy_values(page, mine, columns[0].view(np.int64))
+        else:
+            _decode(page, page[VALUES_FROM], mine, wanted[:own], columns.shape[1], flat.view(np.int64), flat)
+        if own < len(columns):
+            single_windows(columns[0], columns[0].view(np.uint64), wanted[1:], mine[3], mine[2], columns[1:])
+        if len(start_ms) and page[WITH_START]:
+            _decode(page, 0, mine, np.ones(1, np.bool_), 0, start_ms, start_ms.view(np.float64))
+        elif len(start_ms):
+            for k in range(len(mine[0])):
+                start_ms[mine[3][k] : mine[3][k] + mine[2][k]] = 0
+
+
+@register_jitable
+def _copy_times(page, mine, t_ms):
+    local, low, size, to = mine
+    time_ref, time_at = _i64(page[TIME_REF], page[SERIES]), _i64(page[TIME_AT], page[TIME_COLUMNS] + 1)
+    times = _i64(page[TIMES], time_at[page[TIME_COLUMNS]])
+    source = np.empty(len(local), np.int64)
+    for k in range(len(local)):
+        source[k] = time_at[time_ref[local[k]]] + low[k]
+    copy_ranges(times, source, size, t_ms, to)
+
+
+@register_jitable
+def _copy_values(page, mine, out):
+    local, low, size, to = mine
+    at = _i64(page[VALUES_AT], page[SERIES] + 1)
+    source = np.empty(len(local), np.int64)
+    for k in range(len(local)):
+        source[k] = at[local[k]] + low[k]
+    copy_ranges(_i64(page[VALUES], at[page[SERIES]]), source, size, out, to)
+
+
+@register_jitable
+def _decode(page, first, mine, wanted, stride, out, out_f):
+    """Decode columns, from `first` on one for each series of the page after another, of each as many as bool[k] `wanted` has.
+
+    Those that it says are wanted, the k-th of a series at `to` + k * stride. out i64[...] and out_f f64[...] are the same memory.
+    """
+    local, low, size, to = mine
+    n, count = page[SERIES], page[SERIES] * len(wanted)
+    every = carray(_pointer(page[DESCRIPTORS]), (BASE + 1, page[COLUMNS]), np.int64)
+    used = 0
+    for c in range(first):
+        used += every[EXCEPTIONS, c]
+    descriptors = every if count == page[COLUMNS] else every[:, first : first + count].copy()
+    places = np.zeros((4, count), np.int64)
+    places[LENGTH] = _i64(page[LENGTHS], page[COLUMNS])[first : first + count]
+    places[TO] = -1
+    for k in range(len(wanted)):
+        if wanted[k]:
+            for i in range(len(local)):
+                c = k * n + local[i]
+                places[LOW, c], places[HIGH, c], places[TO, c] = low[i], low[i] + size[i], to[i] + k * stride
+    streams = carray(_pointer(page[STREAMS]), page[STREAM_BYTES], np.uint8)
+    classes = carray(_pointer(page[CLASSES]), (page[TABLES], SYMBOLS), np.uint8)
+    stream_at = _i64(page[STREAM_AT], page[COLUMNS] + 1)[first : first + count]
+    position, exact = _i64(page[POSITION], page[EXCEPTION_COUNT]), _i64(page[EXACT_BITS], page[EXCEPTION_COUNT])
+    decode_columns(streams, stream_at, classes, descriptors, places, position, exact, used, out, out_f)
