@@ -6,7 +6,7 @@ import pytest
 from tests.tsdb.batches import grid_batch
 from tsdb.block.page import Page, PageValues, encode_page
 from tsdb.block.page_cache import KEEP_FROM, PageCache
-from tsdb.block.value_cache import PATIENCE, ValueCache
+from tsdb.block.value_cache import ValueCache
 
 BATCH = grid_batch(64, 100)
 
@@ -56,7 +56,7 @@ def test_both_halves_are_bounded() -> None:
 def test_who_reads_more_than_fits_finds_a_part_every_time() -> None:
     cache = ValueCache(limit_bytes=800)
     for turn in range(5):
-        kept = [read(cache, number) for number in range(10 * (PATIENCE - 1))]
+        kept = [read(cache, number) for number in range(100)]
         assert kept == [True] * 10 + [False] * (len(kept) - 10), turn
         assert cache.size_bytes == 800
 
@@ -65,15 +65,32 @@ def test_what_is_used_no_more_makes_room() -> None:
     cache = ValueCache(limit_bytes=800)
     for number in range(10):
         assert read(cache, number)
-    rounds = [[read(cache, number) for number in range(100, 110)] for _ in range(PATIENCE + 2)]
-    assert not any(rounds[0]) and all(rounds[-1])
+    rounds = [[read(cache, number) for number in range(100, 110)] for _ in range(2)]
+    assert not any(rounds[0]) and all(rounds[1]), "what is wanted twice comes for what was not wanted in between"
     assert cache.size_bytes == 800
+
+
+def test_two_who_take_turns_do_not_push_one_another_out() -> None:
+    cache = ValueCache(limit_bytes=800)
+    for turn in range(5):
+        assert all(read(cache, number) for number in range(10)), turn
+        assert not any(read(cache, number) for number in range(100, 110)), turn
+
+
+def test_look_ups_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tsdb.block.value_cache.MAX_SEEN", 50)
+    cache = ValueCache(limit_bytes=800)
+    for number in range(10):
+        assert read(cache, number)
+    for _ in range(3):
+        assert not any(read(cache, number) for number in range(100, 200))
+    assert len(cache._seen) == 50
 
 
 def test_one_page_over_the_limit_pushes_nothing_out() -> None:
     cache = ValueCache(limit_bytes=800)
     assert read(cache, 1)
-    for _ in range(10 * PATIENCE):
+    for _ in range(40):
         assert cache.get(("large",), 801, lambda: values(0)) is None
     assert read(cache, 1) and cache.hits == 1
 

@@ -32,7 +32,7 @@ BATCH_WORDS = 1 << 20
 LONG_WORDS = 4 << 20
 """Numbers in a batch of long series, of which a row of pages holds more than the above. A sum over 30 days of 500 series takes a
 third less time than with half as many, and 50 MiB more. Its largest array is as large as glibc reuses: 32 MiB."""
-MIN_BATCHES = 8
+MIN_BATCHES = 4
 """For threads, batches become long only if there are so many still: fewer keep two of them busy for half of the time."""
 AHEAD = 2
 """Batches that threads decode while the one before is used: each of 8 MB, or up to 32 of long series."""

@@ -8,8 +8,8 @@ from threading import Lock
 from tsdb.block.page import PageValues
 from tsdb.block.part_cache import Key
 
-PATIENCE = 4
-"""Values stay while they were used within so many rounds, a round being as many look-ups as there are pages here."""
+MAX_SEEN = 1 << 14
+"""Pages of which it is known when they were looked for, though their values are not here."""
 
 
 @dataclass(slots=True)
@@ -19,7 +19,7 @@ class _Kept:
 
 
 class ValueCache:
-    """Values by page. What comes takes only free room, or that of values that have long not been used.
+    """Values by page. What comes takes only free room, or that of values not used since it was itself looked for the last time.
 
     So who reads more than there is room for finds a part of it every time; if the least recently used went, each page would go
     just before it is wanted again.
@@ -30,6 +30,7 @@ class ValueCache:
         self.hits = self.misses = self.size_bytes = 0
         self._lookups = 0
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
+        self._seen: OrderedDict[Key, int] = OrderedDict()
         self._lock = Lock()
 
     def get(self, key: Key, size_bytes: int, decode: Callable[[], PageValues]) -> PageValues | None:
@@ -43,7 +44,7 @@ class ValueCache:
                 self._kept.move_to_end(key)
                 return found.values
             self.misses += 1
-            if not self._make_room(size_bytes):
+            if not self._make_room(size_bytes, self._look(key)):
                 return None
             self.size_bytes += size_bytes  # promised to this thread
         try:
@@ -58,13 +59,20 @@ class ValueCache:
             self._kept[key] = _Kept(values, self._lookups)
         return values
 
-    def _make_room(self, size_bytes: int) -> bool:
-        """Whether there is room now; values long unused go for it."""
+    def _look(self, key: Key) -> int:
+        """When the page was last looked for, 0 = not known; and it is now."""
+        before = self._seen.pop(key, 0)
+        self._seen[key] = self._lookups
+        if len(self._seen) > MAX_SEEN:
+            self._seen.popitem(last=False)
+        return before
+
+    def _make_room(self, size_bytes: int, before: int) -> bool:
+        """Whether there is room now; values that were used before that look-up, and not since, go for it."""
         if size_bytes > self.limit_bytes:
             return False
-        oldest_kept = self._lookups - PATIENCE * len(self._kept)
         while self.size_bytes + size_bytes > self.limit_bytes:
-            if not self._kept or next(iter(self._kept.values())).used >= oldest_kept:
+            if not self._kept or next(iter(self._kept.values())).used >= before:
                 return False
             gone = self._kept.popitem(last=False)[1].values
             self.size_bytes -= gone.values.nbytes

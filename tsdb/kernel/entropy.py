@@ -34,7 +34,7 @@ _FROM = (np.arange(SYMBOLS) - (_PLAIN << MANTISSA)).astype(np.uint64) << _PLAIN.
 CHANGE, START, OPENING = range(3)
 """Rows of an encoding table's codes."""
 
-_1, _40, _64 = np.uint64(1), np.uint64(40), np.uint64(64)
+_1, _10, _14, _20, _40, _64 = (np.uint64(n) for n in (1, 10, 14, 20, 40, 64))
 
 
 def bit_length(u):
@@ -88,44 +88,52 @@ def classes_of(counts, classes):
 
 
 @register_jitable
-def states_of(classes, states):
-    """How many of the 1,024 states each symbol has, by its class: states i64[256]. One at least, the rest by weight."""
+def states_of(classes, states, present):
+    """How many of the 1,024 states each symbol that occurs has, by its class: states[s], one at least, the rest by weight.
+
+    Those symbols into present u8[256], by rising number; returns how many they are.
+    """
     total, used, largest = 0, 0, 0
-    for s in range(SYMBOLS):
-        total += _WEIGHT[classes[s]]
-        used += 1 if classes[s] else 0
-        if classes[s] > classes[largest]:
-            largest = s
+    for eight in range(0, SYMBOLS, 8):
+        if load_u64(classes, eight):  # most do not occur
+            for s in range(eight, eight + 8):
+                if classes[s]:
+                    total += _WEIGHT[classes[s]]
+                    present[used] = s
+                    used += 1
+                    if classes[s] > classes[largest]:
+                        largest = s
     left = STATES - used
-    for s in range(SYMBOLS):
-        if classes[s] == 0:
-            states[s] = 0
-            continue
-        more = (STATES - used) * _WEIGHT[classes[s]] // max(total, 1)
+    for i in range(used):
+        s = present[i]
+        more = np.int64(np.uint64((STATES - used) * _WEIGHT[classes[s]]) // np.uint64(max(total, 1)))
         states[s] = 1 + more
         left -= more
     states[largest] += left
+    return used
 
 
 @register_jitable
 def decoding_table(classes, table):
     """What decodes streams of these classes into table u32[1024]: of each state the next one, its bits, plain bits, symbol.
 
-    They take 10, 4, 6 and 8 bits: a dozen such tables stay in the nearest cache.
+    They take 10, 4, 6 and 8 bits: a dozen such tables stay in the nearest cache. Unsigned numbers, for indexes that may be negative
+    cost a third more.
     """
-    states = np.empty(SYMBOLS, np.int64)
-    states_of(classes, states)
-    at = 0
-    for s in range(SYMBOLS):
+    states, present = np.zeros(SYMBOLS, np.uint64), np.empty(SYMBOLS, np.uint8)
+    at = np.uint64(0)
+    for i in range(states_of(classes, states, present)):
+        s = np.uint64(present[i])
+        word = np.uint32(np.uint64(plain_bits(np.int64(s))) << _14 | s << _20)
         for _ in range(states[s]):
-            table[at] = s
-            at = (at + SPREAD) & (STATES - 1)
+            table[at * np.uint64(SPREAD) & np.uint64(STATES - 1)] = word
+            at += _1
     for i in range(STATES):
-        s = np.int64(table[i])
-        x = states[s]
-        states[s] += 1
-        size = STATE_BITS + 1 - bit_length(np.uint64(x))
-        table[i] = ((x << size) - STATES) | size << 10 | plain_bits(s) << 14 | s << 20
+        word = np.uint64(table[np.uint64(i)])
+        x = states[word >> _20]
+        states[word >> _20] = x + _1
+        size = np.uint64(STATE_BITS + 1 - bit_length(x))
+        table[np.uint64(i)] = np.uint32(word | (x << size) - np.uint64(STATES) | size << _10)
 
 
 @register_jitable
@@ -134,8 +142,8 @@ def encoding_table(classes, codes, table):
 
     From state x symbol s takes (x + CHANGE) >> 16 bits; the next state is table[START + (x >> bits)], the last of a stream OPENING.
     """
-    states = np.empty(SYMBOLS, np.int64)
-    states_of(classes, states)
+    states = np.zeros(SYMBOLS, np.int64)
+    states_of(classes, states, np.empty(SYMBOLS, np.uint8))
     first = np.empty(SYMBOLS, np.int64)
     total = 0
     for s in range(SYMBOLS):
