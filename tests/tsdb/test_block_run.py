@@ -172,6 +172,22 @@ def test_pages_that_several_batches_share_are_read_once() -> None:
     assert len(read) == len(set(read)) == 3
 
 
+def test_values_of_a_page_are_looked_for_once_a_query_and_kept_from_its_second_on() -> None:
+    bucket = Memory()
+    metas = written(bucket, [part(grid_batch(12, 100, seed=i), i, range(12)) for i in range(3)])
+    run = run_of(bucket, metas, batch_words=400, long_words=400)
+    pages = run.pieces[0].block.page_cache
+    assert pages is not None
+    answers, looked = [], []
+    for _ in range(3):
+        batches = list(run.select(EVERYTHING))
+        assert len(batches) > 3
+        answers.append(merge_batches(batches))
+        looked.append((pages.values.hits, pages.values.misses))
+    assert looked == [(0, 0), (0, 3), (3, 3)]
+    assert all(same_samples(answer, answers[0]) for answer in answers)
+
+
 def test_what_was_read_in_part_is_not_kept_as_the_whole() -> None:
     """A column of an index that cannot be read once is read by the next query."""
     bucket = Memory()

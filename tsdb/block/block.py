@@ -174,11 +174,9 @@ class Block:
             return loaded
         return open_page(loaded) if self.page_cache is None else self.page_cache.open(self._page_keys([number])[0], loaded)
 
-    def kept_values(self, numbers: Sequence[int], pages: Sequence[Page], wanted: Sequence[int]) -> list[PageValues | None]:
-        """The values of pages that were known before and of which so many series are wanted; None where they are not kept."""
-        if self.page_cache is None:
-            return [None] * len(pages)
-        return [self.page_cache.values_of(*asked) for asked in zip(self._page_keys(numbers), pages, wanted, strict=True)]
+    def kept_values(self, number: int, page: Page, wanted: int) -> PageValues | None:
+        """The values of a page that was known before and of which so many series are wanted; None where they are not kept."""
+        return None if self.page_cache is None else self.page_cache.values_of(self._page_keys([number])[0], page, wanted)
 
     def _page_keys(self, numbers: Sequence[int]) -> list[Key]:
         """Two buckets may hold blocks of one name: the checksum of the index tells them apart."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from tsdb.block.block import BATCH_SERIES, Block, Cell, cells_of
 from tsdb.block.index import Directory, Index
-from tsdb.block.page import Page
+from tsdb.block.page import Page, PageValues
 from tsdb.block.page_batch import Share, join_shares
 from tsdb.block.part_cache import PartCache
 from tsdb.merge import merge_streams, merge_tables, union_tables
@@ -33,7 +33,7 @@ LONG_WORDS = 4 << 20
 """Numbers in a batch of long series, of which a row of pages holds more than the above. A sum over 30 days of 500 series takes a
 third less time than with half as many, and 50 MiB more. Its largest array is as large as glibc reuses: 32 MiB."""
 MIN_BATCHES = 4
-"""For threads, batches become long only if there are so many still: fewer keep two of them busy for half of the time."""
+"""For threads, batches become long only if there are so many still: fewer would leave one of two idle for long."""
 AHEAD = 2
 """Batches that threads decode while the one before is used: each of 8 MB, or up to 32 of long series."""
 
@@ -135,10 +135,14 @@ class _Job:
 
 @dataclass(slots=True)
 class _Held:
-    """A page as `Block.load_pages` gave it, opened by the first batch that needs it; `kept`: it was known before."""
+    """A page as `Block.load_pages` gave it, opened by the first batch that needs it, and its values where they are kept.
+
+    They are asked for once a query: what is looked for again and again counts as wanted more lately than what others use.
+    """
 
     found: Page | bytes
-    kept: bool
+    values: PageValues | None = None
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +252,7 @@ class _Reading:
         loaded = []
         for member, takes, known, numbers, wait in asked:
             for found in self.attempt(member.piece, wait):
-                pages = known | {i: _Held(page, isinstance(page, Page)) for i, page in zip(numbers, found, strict=True)}
+                pages = known | {i: _Held(page, asked=not isinstance(page, Page)) for i, page in zip(numbers, found, strict=True)}
                 self.begun[member.piece.block.meta.ulid] = {take.page: pages[take.page] for take in takes}
                 loaded.append(_Loaded(member, takes, [pages[take.page] for take in takes]))
         return loaded
@@ -367,13 +371,10 @@ def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, run: Bl
 def _shares(loaded: _Loaded) -> list[Share]:
     """What the pages of a member give to a batch."""
     block, within = loaded.member.piece.block, loaded.member.selection
-    pages = []
+    shares = []
     for take, held in zip(loaded.takes, loaded.pages, strict=True):
         page = held.found = block.open_page(take.page, held.found)
-        pages.append(page)
-    wanted = [len(take.local) if held.kept else 0 for take, held in zip(loaded.takes, loaded.pages, strict=True)]
-    values = block.kept_values([take.page for take in loaded.takes], pages, wanted)
-    return [
-        Share(page, take.local, take.rows, within.start_ms, within.end_ms, kept)
-        for take, page, kept in zip(loaded.takes, pages, values, strict=True)
-    ]
+        if not held.asked:
+            held.values, held.asked = block.kept_values(take.page, page, len(take.local)), True
+        shares.append(Share(page, take.local, take.rows, within.start_ms, within.end_ms, held.values))
+    return shares
