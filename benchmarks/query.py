@@ -4,7 +4,7 @@ All are loaded first and then asked in turns, query by query, so that a busy mac
 stopped and started again after the load, and the first answer to each kind of query counts; what their own caches keep of one kind
 serves the next, and the system's file cache is warm.
 
-usage: python -m benchmarks.query [--series N] [--hours H] [--runs N] [--all] [--head] [--cold] [--only PEER]
+usage: python -m benchmarks.query [--series N] [--hours H] [--runs N] [--all] [--head] [--cold | --both] [--only PEER]
 """
 
 import argparse
@@ -94,7 +94,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--all", action="store_true", help="24 kinds instead of 12")
     parser.add_argument("--head", action="store_true", help="leave the samples in memory instead of flushing them to blocks")
-    parser.add_argument("--cold", action="store_true", help="the first answer of each after a restart")
+    when = parser.add_mutually_exclusive_group()
+    when.add_argument("--cold", action="store_true", help="the first answer of each after a restart")
+    when.add_argument("--both", action="store_true", help="the medians, and then the first answers after a restart")
     parser.add_argument("--only", action="append")
     choice = parser.parse_args()
     queries = {**DASHBOARD, **(MORE if choice.all else {})}
@@ -108,16 +110,24 @@ def main() -> None:
         time.sleep(SETTLE_S)
         if choice.hours > LONG_HOURS and "treering" in programs:
             wait_compacted(programs["treering"])
-        if choice.cold:
+        if not choice.cold:
+            ask_all(programs, queries, start_ms, end_ms, choice)
+        if choice.cold or choice.both:
+            choice.cold = True
             for peer in wanted:
                 programs[peer].stop()
                 programs[peer] = running.enter_context(PEERS[peer](Path(name) / peer))
-        results: dict[str, dict[str, Timing]] = {peer: {} for peer in programs}
-        tell_head(list(programs), choice)
-        for query, text in queries.items():
-            for peer, timing in ask(programs, text, start_ms, end_ms, choice).items():
-                results[peer][query] = timing
-            tell_row(query, [results[peer][query] for peer in programs])
+            ask_all(programs, queries, start_ms, end_ms, choice)
+
+
+def ask_all(programs: dict[str, Program], queries: dict[str, str], start_ms: int, end_ms: int, choice: argparse.Namespace) -> None:
+    """Ask all queries and print their timings, each as it comes, and the means."""
+    results: dict[str, dict[str, Timing]] = {peer: {} for peer in programs}
+    tell_head(list(programs), choice)
+    for query, text in queries.items():
+        for peer, timing in ask(programs, text, start_ms, end_ms, choice).items():
+            results[peer][query] = timing
+        tell_row(query, [results[peer][query] for peer in programs])
     tell_means(results, queries)
 
 
