@@ -6,8 +6,8 @@ from tsdb.block.page import Page, PageValues, open_page
 from tsdb.block.part_cache import Key, PartCache
 from tsdb.block.value_cache import ValueCache
 
-KEEP_FROM = 16
-"""The values of a page are kept if one in so many of its series is wanted: decoding fewer by themselves takes less time."""
+KEEP_FROM = 4
+"""The values of a page come here if one in so many of its series is wanted: decoding fewer by themselves takes less time."""
 
 
 class PageCache:
@@ -32,6 +32,8 @@ class PageCache:
 
     def values_of(self, key: Key, page: Page, wanted: int) -> PageValues | None:
         """The values of a page that was found here and of which so many series are wanted; None where they are not kept."""
-        if wanted * KEEP_FROM < len(page) or page.names or page.layout is not None:
+        if page.names or page.layout is not None:
             return None
+        if wanted * KEEP_FROM < len(page):
+            return self.values.find(key)
         return self.values.get(key, 8 * page.samples, page.whole_values)

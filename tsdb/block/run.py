@@ -118,11 +118,15 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class _Take:
-    """What a batch takes of the page of that number in the directory: its series `local` i64[r] are `rows` i64[r] of the batch."""
+    """What a batch takes of the page of that number in the directory: its series `local` i64[r] are `rows` i64[r] of the batch.
+
+    All batches together take so many series of it as are `wanted`.
+    """
 
     page: int
     local: I64
     rows: I64
+    wanted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +334,8 @@ def _takes(found: _Found, cells: list[Cell], start: int, stop: int) -> Iterator[
     for cell in cells:
         if cell.a < b and cell.b > a:
             part = slice(max(cell.a, a), min(cell.b, b))
-            yield _Take(cell.page, found.rows[part] - int(found.member.directory.row_from[cell.page]), found.places[part] - start)
+            local = found.rows[part] - int(found.member.directory.row_from[cell.page])
+            yield _Take(cell.page, local, found.places[part] - start, cell.b - cell.a)
 
 
 def _job_bytes(job: _Job) -> int:
@@ -375,6 +380,6 @@ def _shares(loaded: _Loaded) -> list[Share]:
     for take, held in zip(loaded.takes, loaded.pages, strict=True):
         page = held.found = block.open_page(take.page, held.found)
         if not held.asked:
-            held.values, held.asked = block.kept_values(take.page, page, len(take.local)), True
+            held.values, held.asked = block.kept_values(take.page, page, take.wanted), True
         shares.append(Share(page, take.local, take.rows, within.start_ms, within.end_ms, held.values))
     return shares

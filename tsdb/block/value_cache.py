@@ -33,16 +33,21 @@ class ValueCache:
         self._seen: OrderedDict[Key, int] = OrderedDict()
         self._lock = Lock()
 
+    def find(self, key: Key) -> PageValues | None:
+        """The values of that page if they are here; who asks so does not want them kept."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            return self._used(key, found)
+
     def get(self, key: Key, size_bytes: int, decode: Callable[[], PageValues]) -> PageValues | None:
         """The values of that page. Where they are not here and there is no room for size_bytes: None, without `decode`."""
         with self._lock:
-            self._lookups += 1
             found = self._kept.get(key)
             if found is not None:
-                self.hits += 1
-                found.used = self._lookups
-                self._kept.move_to_end(key)
-                return found.values
+                return self._used(key, found)
+            self._lookups += 1
             self.misses += 1
             if not self._make_room(size_bytes, self._look(key)):
                 return None
@@ -58,6 +63,13 @@ class ValueCache:
                 self.size_bytes -= size_bytes
             self._kept[key] = _Kept(values, self._lookups)
         return values
+
+    def _used(self, key: Key, found: _Kept) -> PageValues:
+        self._lookups += 1
+        self.hits += 1
+        found.used = self._lookups
+        self._kept.move_to_end(key)
+        return found.values
 
     def _look(self, key: Key) -> int:
         """When the page was last looked for, 0 = not known; and it is now."""
