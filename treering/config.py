@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from treering.resident import memory_bytes
 from tsdb.model.errors import BadData
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -61,8 +62,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     incomplete_upload_s: float = 86400
     """How old an upload is taken to be abandoned."""
     index_cache_bytes: int = 128 << 20
-    page_cache_bytes: int = 256 << 20
-    """Half for opened pages, of which a sample takes about two bytes, half for the values of those read again, eight bytes each."""
+    page_cache_bytes: int = msgspec.field(default_factory=lambda: min(memory_bytes() // 16, 1 << 30))
+    """For opened pages, of which a sample takes about two bytes; half of it, but no more than 128 MiB, for the values of those read
+    again, eight bytes each."""
     cache_path: str = ""
     """A folder on a local disk where ranges read from the bucket are kept; empty = none."""
     cache_disk_bytes: int = 10 << 30

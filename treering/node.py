@@ -75,7 +75,7 @@ class Node:
         self.telemetry = Telemetry()
         self._floats_received = self.telemetry.samples_received.labels("float")
         self._clock = clock
-        self.started_ms, self.queried_ms = self.now_ms(), 0
+        self.started_ms = self.now_ms()
         ingesting = bool({"all", "ingester"} & set(config.target))
         self._lock = _lock_folder(Path(config.data)) if ingesting else None
         with ExitStack() as undo:
@@ -169,7 +169,6 @@ class Node:
             self.bounded_source(tenants),
         )
         pool, clock = self._query_pool, time.perf_counter if query.stats else None
-        self.queried_ms = self.now_ms()
         if query.step_ms == 0:
             answer = query_instant(source, query.text, query.start_ms, options, deadline=check, executor=pool, clock=clock)
         else:

@@ -4,6 +4,7 @@ Most of it is the compiler's library, which is used while kernels are loaded and
 """
 
 import ctypes
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SMAPS = Path("/proc/self/smaps")
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGEST_REUSED_BYTES = 32 << 20
 """As much as glibc allows. A request's arrays and a query's batches are smaller."""
@@ -29,6 +31,13 @@ class Mapping:
 
     start: int
     size_bytes: int
+
+
+def memory_bytes() -> int:
+    """What this process may use at most: the machine's memory, or its container's if that is less."""
+    of_machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 4 << 30
+    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.exists() else ""
+    return min(of_machine, int(limit)) if limit.isdecimal() else of_machine
 
 
 def release_unused() -> None:

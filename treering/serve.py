@@ -35,8 +35,6 @@ FIRST_ROUND_S = 0.05
 
 RELEASE_S = 20
 """How often memory that is not needed goes back to the system."""
-REST_S = 60
-"""How long after a query it stays: dashboards ask again, and getting it anew takes as long as a tenth of a large query."""
 
 GRACE_S = 10
 """How long requests under way may go on after Ctrl-C."""
@@ -87,7 +85,7 @@ def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began:
     stop = threading.Event()
     threads = [
         _repeat(node.tick, "tick", every_s=node.config.tick_s, stop=stop),
-        _repeat(partial(_release_at_rest, node), "release", every_s=RELEASE_S, stop=stop),
+        _repeat(release_unused, "release", every_s=RELEASE_S, stop=stop),
         _repeat(SelfScrape(node).run, "self-scrape", every_s=node.config.self_scrape_s, stop=stop),
         _repeat(partial(node.compact, stop.is_set), "compact", every_s=node.config.compact_s, stop=stop),
     ]
@@ -98,11 +96,6 @@ def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began:
         stop.set()
         for thread in threads:
             thread.join()
-
-
-def _release_at_rest(node: Node) -> None:
-    if node.now_ms() - node.queried_ms > REST_S * 1000:
-        release_unused()
 
 
 class _Server(uvicorn.Server):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from treering.resident import SMAPS, Mapping, clean_mappings, release_unused
+from treering import resident
+from treering.resident import SMAPS, Mapping, clean_mappings, memory_bytes, release_unused
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="mappings are read from /proc")
 
@@ -53,3 +54,14 @@ def test_what_was_given_back_is_read_again(tmp_path: Path) -> None:
 def _resident_kb(name: str) -> int:
     """Of the mapping of that file."""
     return int(SMAPS.read_text().partition(name)[2].partition("Rss:")[2].split()[0])
+
+
+@pytest.mark.parametrize(("limit", "bounded"), [("max", False), ("1048576", True), ("99999999999999999", False)])
+def test_a_containers_limit_counts_where_it_is_less(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, bounded: bool
+) -> None:
+    monkeypatch.setattr(resident, "CGROUP_LIMIT", tmp_path / "none")
+    of_machine = memory_bytes()
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    monkeypatch.setattr(resident, "CGROUP_LIMIT", tmp_path / "memory.max")
+    assert of_machine > 1 << 28 and memory_bytes() == (1 << 20 if bounded else of_machine)

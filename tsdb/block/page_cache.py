@@ -10,11 +10,16 @@ KEEP_FROM = 4
 """The values of a page come here if one in so many of its series is wanted: decoding fewer by themselves takes less time."""
 
 
+MAX_VALUES_BYTES = 128 << 20
+"""Copying values takes less time than decoding them while they are in the processor's caches; out of memory it takes as long."""
+
+
 class PageCache:
-    """Half of the bytes are for opened pages, of which a sample takes about 2, half for values, 8 each."""
+    """Half of the bytes, MAX_VALUES_BYTES at most, are for values, 8 each; the rest for opened pages, of which a sample takes 2."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self.opened, self.values = PartCache(limit_bytes // 2), ValueCache(limit_bytes // 2)
+        self.values = ValueCache(min(limit_bytes // 2, MAX_VALUES_BYTES))
+        self.opened = PartCache(limit_bytes - self.values.limit_bytes)
 
     @property
     def size_bytes(self) -> int:
