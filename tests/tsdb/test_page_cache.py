@@ -6,7 +6,7 @@ import pytest
 from tests.tsdb.batches import grid_batch
 from tsdb.block.page import Page, PageValues, encode_page
 from tsdb.block.page_cache import KEEP_FROM, PageCache
-from tsdb.block.value_cache import ValueCache
+from tsdb.block.value_cache import IDLE_S, ValueCache
 
 BATCH = grid_batch(64, 100)
 
@@ -64,29 +64,16 @@ def test_who_reads_more_than_fits_finds_a_part_every_time() -> None:
 
 
 def test_what_is_used_no_more_makes_room() -> None:
-    cache = ValueCache(limit_bytes=800)
+    now = [0.0]
+    cache = ValueCache(limit_bytes=800, clock=lambda: now[0])
     for number in range(10):
         assert read(cache, number)
-    rounds = [[read(cache, number) for number in range(100, 110)] for _ in range(2)]
-    assert not any(rounds[0]) and all(rounds[1]), "what is wanted twice comes for what was not wanted in between"
+    now[0] = IDLE_S - 1
+    assert read(cache, 3) and not read(cache, 100)
+    now[0] = IDLE_S
+    assert [read(cache, number) for number in range(100, 110)] == [True] * 9 + [False]
+    assert read(cache, 3), "used meanwhile"
     assert cache.size_bytes == 800
-
-
-def test_two_who_take_turns_do_not_push_one_another_out() -> None:
-    cache = ValueCache(limit_bytes=800)
-    for turn in range(5):
-        assert all(read(cache, number) for number in range(10)), turn
-        assert not any(read(cache, number) for number in range(100, 110)), turn
-
-
-def test_look_ups_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tsdb.block.value_cache.MAX_SEEN", 50)
-    cache = ValueCache(limit_bytes=800)
-    for number in range(10):
-        assert read(cache, number)
-    for _ in range(3):
-        assert not any(read(cache, number) for number in range(100, 200))
-    assert len(cache._seen) == 50
 
 
 def test_one_page_over_the_limit_pushes_nothing_out() -> None:
