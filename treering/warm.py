@@ -73,7 +73,7 @@ def warm_kernels() -> "list[subprocess.Popen[bytes]]":
 
 
 def load_rarer_kernels() -> None:
-    """The kernels that a first dashboard may do without: half a second of compiled code to load."""
+    """The kernels that a first dashboard may do without: they are loaded while requests are served already."""
     query_journey(RARER_QUERIES)
     _downsampled_journey()
     _decode(2)

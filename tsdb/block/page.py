@@ -40,7 +40,7 @@ from tsdb.kernel.codec import (
 )
 from tsdb.kernel.decode import decode_columns
 from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
-from tsdb.kernel.pages import VALUES, VALUES_AT, copy_shares
+from tsdb.kernel.pages import VALUES, VALUES_AT, VALUES_FROM, copy_shares
 from tsdb.kernel.ranges import edge_rows
 from tsdb.model.errors import Corrupt
 from tsdb.model.histogram import Histograms
@@ -188,7 +188,7 @@ class Page:
 
     def _values_from(self) -> int:
         """The first value column."""
-        return len(self) * self.with_start + (0 if self.layout is None else len(self.layout.int_lengths))
+        return int(self.words[VALUES_FROM])
 
 
 def encode_page(batch: SeriesBatch, *, neighbours: int = NEIGHBOURS) -> bytes:

@@ -8,8 +8,6 @@ from tsdb.block.value_cache import ValueCache
 
 KEEP_FROM = 4
 """The values of a page come here if one in so many of its series is wanted: decoding fewer by themselves takes less time."""
-
-
 MAX_VALUES_BYTES = 128 << 20
 """Copying values takes less time than decoding them while they are in the processor's caches; out of memory it takes as long."""
 

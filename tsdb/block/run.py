@@ -141,7 +141,7 @@ class _Job:
 class _Held:
     """A page as `Block.load_pages` gave it, opened by the first batch that needs it, and its values where they are kept.
 
-    They are asked for once a query: what is looked for again and again counts as wanted more lately than what others use.
+    They are asked for once a query, however many batches take of the page.
     """
 
     found: Page | bytes

@@ -58,24 +58,9 @@ class LogColumns(NamedTuple):
     bits: npt.NDArray[np.int64]
 
 
-class KnownLabels(NamedTuple):
-    """Some of the series of a `SeriesTableArrays`, as they are read without its owner's lock: the counts of all others are -1.
-
-    What these speak of is never written again: the owner adds behind it, and works on copies before a ref is given out anew.
-    """
-
-    slots: npt.NDArray[np.int32]
-    hashes: npt.NDArray[np.uint64]
-    starts: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int32]
-    pieces: npt.NDArray[np.int32]
-    piece_at: npt.NDArray[np.int64]
-    arena: npt.NDArray[np.uint8]
-
-
-NOTHING_KNOWN = KnownLabels(
+NOTHING_KNOWN = SeriesTableArrays(
     np.full(1, -1, np.int32), np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int32),
-    np.empty(0, np.int32), np.zeros(1, np.int64), np.empty(0, np.uint8),
+    np.empty(0, np.int32), np.full(1, -1, np.int32), np.zeros(1, np.int64), np.empty(0, np.uint8),
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What a batch takes of many opened pages, in one call: where the samples of each stand, and the samples themselves.
 
 The arrays of a page are passed by their addresses, a row of numbers for each page: a call from Python for each page would cost as
-much as decoding a few hundred samples.
+much as decoding some thousand samples.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from tsdb.kernel.codec import BASE, EXCEPTIONS, HIGH, LENGTH, LOW, TO
 from tsdb.kernel.decode import decode_columns
 from tsdb.kernel.downsample import single_windows
 from tsdb.kernel.entropy import SYMBOLS
-from tsdb.kernel.ranges import copy_ranges
+from tsdb.kernel.ranges import copy_ranges, row_from
 
 ARRAYS = 11
 TIMES, TIME_AT, TIME_REF, COUNTS, LENGTHS, DESCRIPTORS, STREAMS, STREAM_AT, CLASSES, POSITION, EXACT_BITS = range(ARRAYS)
@@ -84,23 +84,11 @@ def place_shares(pages, share_at, local, rows, bounds, counts, low, size, to):
                 last = own[series]
             elif time_ref[series] != column:
                 column = time_ref[series]
-                one = times[time_at[column] : time_at[column + 1]]
-                first = _rows_before(one, bounds[s, 0])
-                last = max(first, _rows_before(one, bounds[s, 1]))
+                begin, end = time_at[column], time_at[column + 1]
+                first = row_from(times, begin, end, bounds[s, 0]) - begin
+                last = row_from(times, begin + first, end, bounds[s, 1]) - begin
             low[k], size[k], to[k] = first, last - first, counts[rows[k]]
             counts[rows[k]] += last - first
-
-
-@register_jitable
-def _rows_before(times, t_ms):
-    low, high = 0, len(times)
-    while low < high:
-        middle = (low + high) // 2
-        if times[middle] < t_ms:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 @njit(nogil=True, cache=True)
