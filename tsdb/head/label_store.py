@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tsdb.kernel.append import (
     PIECE_BYTES,
+    KnownLabels,
     SeriesTableArrays,
     add_series,
     find_series,
@@ -58,9 +59,10 @@ class LabelStore:
         """(label bytes of series one after another, their sizes i64[n])."""
         return _texts(self._arrays, refs)
 
-    def shown(self, which: Bool) -> SeriesTableArrays:
+    def shown(self, which: Bool) -> KnownLabels:
         """The series of which bool[room], to be read without a lock, whatever happens here later."""
-        return self._arrays._replace(counts=np.where(which, self._arrays.counts, np.int32(-1)))
+        slots, hashes, starts, counts, pieces, _, piece_at, arena = self._arrays
+        return KnownLabels(slots, hashes, starts, np.where(which, counts, np.int32(-1)), pieces, piece_at, arena)
 
     def forget(self, gone: I64) -> None:
         """Forgets series. Their room is taken back once it is half of all."""

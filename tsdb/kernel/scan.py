@@ -90,7 +90,7 @@ class Columns(NamedTuple):
 def scan_v1(b, size, limits, known, out):
     """OK, BROKEN or FULL. b u8[2 * size + PADDING]: the body, then room for the arena; fills `out` (`Columns`).
 
-    Series of `known` (`SeriesTableArrays`) are within the limits, for they came this way before; senders repeat their order.
+    Series of `known` (`KnownLabels`) are within the limits, for they came this way before; senders repeat their order.
     """
     state = out.state
     state[:] = 0

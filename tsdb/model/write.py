@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from tsdb.kernel.append import NOTHING_KNOWN, SeriesTableArrays
+from tsdb.kernel.append import NOTHING_KNOWN, KnownLabels
 from tsdb.kernel.hash import hash_bytes
 from tsdb.model.histogram import Histograms
 from tsdb.model.labels import Labels
@@ -53,13 +53,9 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class KnownSeries:
-    """Series that a head has taken before, to be read without its lock; `owner` tells its numbering of them from any other.
+    """Series that a head has taken before, to be read without its lock; `owner` tells its numbering of them from any other."""
 
-    The counts of all others are -1. What the arrays tell of these is never written again: the head adds behind it, and works on
-    copies before a ref is given out anew.
-    """
-
-    labels: SeriesTableArrays
+    labels: KnownLabels
     owner: object
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsdb.kernel import scan
-from tsdb.kernel.append import NOTHING_KNOWN, SeriesTableArrays
+from tsdb.kernel.append import NOTHING_KNOWN, KnownLabels
 from tsdb.kernel.hash import hash_bytes
 from tsdb.kernel.protowire import (
     compare_bytes,
@@ -50,9 +50,7 @@ def columns(size: int = 64) -> Columns:
     return Columns(*(np.zeros(shape, np.int64) for shape in shapes))
 
 
-def run_v1(
-    kernel: Callable[..., int], data: bytes, size: int = 64, known: SeriesTableArrays = NOTHING_KNOWN
-) -> tuple[int, list[object]]:
+def run_v1(kernel: Callable[..., int], data: bytes, size: int = 64, known: KnownLabels = NOTHING_KNOWN) -> tuple[int, list[object]]:
     out, buffer = columns(size), padded(data, len(data) + PADDING)
     code = kernel(buffer, len(data), LIMITS, known, out)
     return code, filled(out, code, buffer[: out.state[scan.ARENA]])
@@ -102,15 +100,8 @@ def run_known(kernel: Callable[..., int], data: bytes, size: int = 64) -> tuple[
     labels = np.frombuffer(V1[2:27], np.uint8).copy()
     one = np.ones(1, np.int64)
     hashes = np.array([hash_bytes(labels, 0, len(labels))], np.uint64)
-    known = SeriesTableArrays(
-        np.zeros(1, np.int32),
-        hashes,
-        0 * one,
-        one.astype(np.int32),
-        np.zeros(1, np.int32),
-        np.zeros(1, np.int32),
-        np.array([0, len(labels)]),
-        labels,
+    known = KnownLabels(
+        np.zeros(1, np.int32), hashes, 0 * one, one.astype(np.int32), np.zeros(1, np.int32), np.array([0, len(labels)]), labels
     )
     return run_v1(kernel, data, size, known)
 
