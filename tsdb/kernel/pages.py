@@ -65,6 +65,21 @@ def _i64(address, size):
 
 
 @njit(nogil=True, cache=True)
+def describe_page(times, time_at, time_ref, counts, lengths, descriptors, streams, stream_at, classes, position, exact, words):
+    """Fill in words i64[WORDS] of a page what its arrays, in the order of their words, tell: addresses, sizes, bounds."""
+    words[TIMES], words[TIME_AT], words[TIME_REF] = times.ctypes.data, time_at.ctypes.data, time_ref.ctypes.data
+    words[COUNTS], words[LENGTHS], words[DESCRIPTORS] = counts.ctypes.data, lengths.ctypes.data, descriptors.ctypes.data
+    words[STREAMS], words[STREAM_AT], words[CLASSES] = streams.ctypes.data, stream_at.ctypes.data, classes.ctypes.data
+    words[POSITION], words[EXACT_BITS] = position.ctypes.data, exact.ctypes.data
+    words[SERIES], words[TIME_COLUMNS], words[COLUMNS] = len(time_ref), len(time_at) - 1, len(lengths)
+    words[STREAM_BYTES], words[TABLES], words[EXCEPTION_COUNT] = len(streams), len(classes), len(position)
+    first, last = (times[0], times[0]) if len(times) else (0, 0)
+    for i in range(len(times)):
+        first, last = min(first, times[i]), max(last, times[i])
+    words[MIN_MS], words[MAX_MS] = first, last
+
+
+@njit(nogil=True, cache=True)
 def place_shares(pages, share_at, local, rows, bounds, counts, low, size, to):
     """Where the samples of each share stand in their page, and where they belong behind the first of their row.
 
