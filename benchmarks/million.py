@@ -42,7 +42,7 @@ def main() -> None:
         print(f"{meta.series:,} series, {meta.samples:,} samples written in {time.perf_counter() - began:.1f} s")
         with treering(folder) as program:
             time.sleep(3)
-            idle = program.rss_bytes()
+            idle = program.memory_bytes("VmRSS")
             for step_s in (60, 0):
                 for run in range(choice.runs):
                     seconds, cpu_s, peak, groups = ask(program, start_ms, end_ms, step_s)
@@ -86,11 +86,11 @@ def ask(program: Program, start_ms: int, end_ms: int, step_s: int) -> tuple[floa
         else {"time": str(end_ms // 1000 - 1)}
     )
     url = program.url + ("/api/v1/query_range?" if step_s else "/api/v1/query?") + urllib.parse.urlencode(form)
-    peak, done = [program.rss_bytes()], threading.Event()
+    peak, done = [program.memory_bytes("VmRSS")], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.02):
-            peak.append(program.rss_bytes())
+            peak.append(program.memory_bytes("VmRSS"))
 
     watcher = threading.Thread(target=watch)
     watcher.start()

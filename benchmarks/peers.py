@@ -40,10 +40,10 @@ class Program:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
-    def rss_bytes(self) -> int:
-        """Resident memory."""
+    def memory_bytes(self, what: str) -> int:
+        """VmRSS, its resident memory, or VmHWM, the most that was ever."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        return int(status.partition(f"{what}:")[2].split()[0]) * 1024
 
     def stop(self, *, wait_s: float = 60) -> None:
         """SIGTERM, and SIGKILL if that takes too long."""

@@ -222,15 +222,21 @@ class Node:
         if failed:
             raise Unavailable("; ".join(f"tenant {name}: {text}" for name, text in sorted(failed.items())))
 
-    def tick(self) -> None:
-        """One round of background work: cut blocks that are due, see new blocks. One part's failure does not stop the others."""
-        now_ms = self.now_ms()
+    def tick(self) -> int:
+        """One round of background work: cut blocks that are due, see new blocks. One part's failure does not stop the others.
+
+        How many blocks were cut.
+        """
+        now_ms, cut = self.now_ms(), 0
         for ingester in self.ingesters:
             self.membership.heartbeat(ingester.id, now_ms)
-            self._tell_failures(ingester.tick(now_ms))
+            report = ingester.tick(now_ms)
+            self._tell_failures(report)
+            cut += len(report.written)
         if now_ms - self._refreshed_ms >= self.config.block_refresh_s * 1000:
             self._refreshed_ms = now_ms
             self._guard("store-gateway", lambda: self.store_gateway.refresh(now_ms))
+        return cut
 
     def compact(self, stop: Callable[[], bool] = lambda: False) -> None:
         """One round of the compactor, which may take minutes; `stop` ends it early."""

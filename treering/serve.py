@@ -84,7 +84,7 @@ def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began:
     server = _Server(settings)
     stop = threading.Event()
     threads = [
-        _repeat(node.tick, "tick", every_s=node.config.tick_s, stop=stop),
+        _repeat(partial(_tick, node), "tick", every_s=node.config.tick_s, stop=stop),
         _repeat(release_unused, "release", every_s=RELEASE_S, stop=stop),
         _repeat(SelfScrape(node).run, "self-scrape", every_s=node.config.self_scrape_s, stop=stop),
         _repeat(partial(node.compact, stop.is_set), "compact", every_s=node.config.compact_s, stop=stop),
@@ -96,6 +96,12 @@ def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def _tick(node: Node) -> None:
+    """A round of background work. What samples took until they were cut into blocks goes back to the system at once."""
+    if node.tick():
+        release_unused()
 
 
 class _Server(uvicorn.Server):

@@ -90,14 +90,14 @@ def test_mutations_over_http(
     queries = list(mutated_queries(200 * scale, seed=6))
     with treering(tmp_path / "store", "--config", str(config)) as program:
         warm = [_post_all(program.url, writes[: len(writes) // 10]), _ask_all(program.url, queries[: len(queries) // 10])]
-        before = program.rss_bytes()
+        before = program.memory_bytes("VmRSS")
         with ThreadPoolExecutor(2) as pool:
             parts = [
                 pool.submit(_post_all, program.url, writes[len(writes) // 10 :]),
                 pool.submit(_ask_all, program.url, queries[len(queries) // 10 :]),
             ]
             (written, asked) = (part.result() for part in parts)
-        grown = program.rss_bytes() - before
+        grown = program.memory_bytes("VmRSS") - before
         assert program.process.poll() is None
     written, asked = written + warm[0], asked + warm[1]
     with capsys.disabled():

@@ -251,7 +251,7 @@ def test_the_timeout_is_told(url: str) -> None:
 
 def test_a_refused_query_frees_its_memory_and_others_go_on(program: Program) -> None:
     assert ranged(program.url, "sort(m_total)", step_s=1).status == 422
-    before, failed, stop = program.rss_bytes(), [], threading.Event()
+    before, failed, stop = program.memory_bytes("VmRSS"), [], threading.Event()
 
     def others() -> None:
         while not stop.is_set():
@@ -266,7 +266,7 @@ def test_a_refused_query_frees_its_memory_and_others_go_on(program: Program) -> 
         stop.set()
         beside.join()
     assert not failed
-    assert program.rss_bytes() - before < 40 << 20
+    assert program.memory_bytes("VmRSS") - before < 40 << 20
 
 
 def test_a_query_stops_when_its_client_leaves(program: Program) -> None:
