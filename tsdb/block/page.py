@@ -11,7 +11,7 @@ import struct
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -248,57 +248,117 @@ def encode_page(batch: SeriesBatch, *, neighbours: int = NEIGHBOURS) -> bytes:
 
 def open_page(data: bytes) -> Page:
     """The page in `data`. Corrupt where that is no page; every size is checked before it is used. About 40 µs."""
-    if len(data) < _HEAD.size or data[:4] != _MAGIC:
-        raise Corrupt(f"page: the magic is {bytes(data[:4])!r}, want {_MAGIC!r}")
-    _, flags, tables, names_size, n, count, columns, exceptions, about_size, stored_size = _HEAD.unpack_from(data)
-    at = _HEAD.size + stored_size
-    fixed = names_size + SERIES_BYTES * n + TIME_BYTES * count + COLUMN_BYTES * columns + EXCEPTION_BYTES * exceptions
-    fixed += tables * SYMBOLS
-    if tables > MAX_TABLES or at > len(data) or count > min(n, columns) or not fixed <= about_size <= len(data) << 16:
-        raise Corrupt(
-            f"page: a head with {tables} tables, {n} series, {count} time columns, {columns} columns in {len(data)} bytes"
-        )
-    about = _expand(memoryview(data)[_HEAD.size : at], about_size)
-    names = tuple(about[:names_size].decode(errors="replace").split("\0")) if names_size else ()
+    head = _read_head(data)
+    streams_at = _HEAD.size + head.stored_size
+    about = _expand(memoryview(data)[_HEAD.size : streams_at], head.about_size)
+    names = tuple(about[: head.names_size].decode(errors="replace").split("\0")) if head.names_size else ()
     if names not in ((), COLUMNS):
         raise Corrupt(f"page: its columns are {', '.join(names)}; want none or {', '.join(COLUMNS)}")
-    time_ref, counts = np.empty(n, np.int64), np.empty(n, np.int64)
-    time_at, stream_at = np.empty(count + 1, np.int64), np.empty(columns + 1, np.int64)
-    own, descriptors = np.empty((11, count), np.int64), np.empty((11, columns - count), np.int64)
-    classes = np.empty((tables, SYMBOLS), np.uint8)
-    position, exact = np.empty(exceptions, np.int64), np.empty(exceptions, np.int64)
-    body = np.frombuffer(about, np.uint8, fixed - names_size, names_size)
-    wrong = read_description(body, own, descriptors, classes, position, exact, time_ref, counts, time_at, stream_at)
-    samples = 0 if wrong else int(counts.sum())
-    if wrong == WRONG_CLASS:
-        raise Corrupt(f"page: a symbol has the class {classes.max()}, the highest is {MAX_CLASS}")
-    if wrong or max(int(time_at[-1]), samples) > MAX_SAMPLES:
-        raise Corrupt(f"page: {n} series refer to time columns up to {time_ref.max(initial=0)} of {count}, or those are too long")
-    if stream_at[-1] != len(data) - at:
-        raise Corrupt(f"page: streams of {stream_at[-1]} bytes, {len(data) - at} are left")
-    with_start = bool(flags & _WITH_START)
-    layout = HistogramLayout.decode(about[fixed:], counts) if flags & _WITH_HISTOGRAMS else None
-    lengths = np.diff(time_at)
-    used = _check(own, lengths, [count], tables, position, 0)
-    parts = _lengths(counts, with_start, len(names), layout)
-    every = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if _check(descriptors, every, [len(part) for part in parts], tables, position, used) != exceptions:
-        raise Corrupt(f"page: {exceptions} exceptions do not fit their columns")
-    times = np.empty(int(time_at[-1]), np.int64)
-    streams = np.empty(len(data) - at + MARGIN, np.uint8)
-    streams[:-MARGIN], streams[-MARGIN:] = np.frombuffer(data, np.uint8, offset=at), 0
-    places = np.zeros((4, count), np.int64)
-    places[LENGTH], places[HIGH], places[TO] = lengths, lengths, time_at[:-1]
-    decode_columns(streams, stream_at, classes, own, places, position, exact, 0, times, times.view(np.float64))
-    position, exact, stream_at = position[used:], exact[used:], stream_at[count:]
+    told = _read_description(head, about)
+    if told.stream_at[-1] != len(data) - streams_at:
+        raise Corrupt(f"page: streams of {told.stream_at[-1]} bytes, {len(data) - streams_at} are left")
+    with_start = bool(head.flags & _WITH_START)
+    layout = HistogramLayout.decode(about[head.fixed_size :], told.counts) if head.flags & _WITH_HISTOGRAMS else None
+    parts = _lengths(told.counts, with_start, len(names), layout)
+    lengths = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    used = _check(head, told, told.times, np.diff(told.time_at), [head.time_columns], 0)
+    if _check(head, told, told.columns, lengths, [len(part) for part in parts], used) != head.exceptions:
+        raise Corrupt(f"page: {head.exceptions} exceptions do not fit their columns")
+    streams = np.empty(len(data) - streams_at + MARGIN, np.uint8)
+    streams[:-MARGIN], streams[-MARGIN:] = np.frombuffer(data, np.uint8, offset=streams_at), 0
+    times = _decode_times(told, streams)
+    position, exact, stream_at = told.position[used:], told.exact[used:], told.stream_at[head.time_columns :]
     words = np.zeros(WORDS, np.int64)
-    words[VALUES_FROM] = n * with_start + (0 if layout is None else len(layout.int_lengths))
+    words[VALUES_FROM] = head.series * with_start + (0 if layout is None else len(layout.int_lengths))
     words[OWN], words[WITH_START] = 1 + len(names), with_start
-    describe_page(times, time_at, time_ref, counts, every, descriptors, streams, stream_at, classes, position, exact, words)
-    return Page(
-        names, with_start, times, time_at, time_ref, counts, int(words[MIN_MS]), int(words[MAX_MS]), every, descriptors, streams,
-        stream_at, classes, position, exact, layout, samples, words,
+    describe_page(
+        times, told.time_at, told.time_ref, told.counts, lengths, told.columns, streams, stream_at, told.classes, position, exact,
+        words,
     )  # fmt: skip
+    return Page(
+        names, with_start, times, told.time_at, told.time_ref, told.counts, int(words[MIN_MS]), int(words[MAX_MS]), lengths,
+        told.columns, streams, stream_at, told.classes, position, exact, layout, int(told.counts.sum()), words,
+    )  # fmt: skip
+
+
+class _Head(NamedTuple):
+    """The numbers that a page begins with."""
+
+    magic: bytes
+    flags: int
+    tables: int
+    names_size: int
+    series: int
+    time_columns: int
+    columns: int
+    exceptions: int
+    about_size: int
+    stored_size: int
+
+    @property
+    def fixed_size(self) -> int:
+        """The bytes of the description before the layout of histograms."""
+        columns = TIME_BYTES * self.time_columns + COLUMN_BYTES * self.columns
+        return self.names_size + SERIES_BYTES * self.series + columns + EXCEPTION_BYTES * self.exceptions + SYMBOLS * self.tables
+
+
+class _Description(NamedTuple):
+    """What `read_description` fills, in its order."""
+
+    times: I64
+    columns: I64
+    classes: Bytes
+    position: I64
+    exact: I64
+    time_ref: I64
+    counts: I64
+    time_at: I64
+    stream_at: I64
+
+
+def _read_head(data: bytes) -> _Head:
+    if len(data) < _HEAD.size or data[:4] != _MAGIC:
+        raise Corrupt(f"page: the magic is {bytes(data[:4])!r}, want {_MAGIC!r}")
+    head = _Head._make(_HEAD.unpack_from(data))
+    fits = _HEAD.size + head.stored_size <= len(data) and head.fixed_size <= head.about_size <= len(data) << 16
+    if not fits or head.tables > MAX_TABLES or head.time_columns > min(head.series, head.columns):
+        raise Corrupt(
+            f"page: a head with {head.tables} tables, {head.series} series, {head.time_columns} time columns, "
+            f"{head.columns} columns in {len(data)} bytes"
+        )
+    return head
+
+
+def _read_description(head: _Head, about: bytes) -> _Description:
+    n, k = head.series, head.time_columns
+    told = _Description(
+        times=np.empty((11, k), np.int64),
+        columns=np.empty((11, head.columns - k), np.int64),
+        classes=np.empty((head.tables, SYMBOLS), np.uint8),
+        position=np.empty(head.exceptions, np.int64),
+        exact=np.empty(head.exceptions, np.int64),
+        time_ref=np.empty(n, np.int64),
+        counts=np.empty(n, np.int64),
+        time_at=np.empty(k + 1, np.int64),
+        stream_at=np.empty(head.columns + 1, np.int64),
+    )
+    wrong = read_description(np.frombuffer(about, np.uint8, head.fixed_size - head.names_size, head.names_size), *told)
+    if wrong == WRONG_CLASS:
+        raise Corrupt(f"page: a symbol has the class {told.classes.max()}, the highest is {MAX_CLASS}")
+    if wrong or max(int(told.time_at[-1]), int(told.counts.sum())) > MAX_SAMPLES:
+        last = told.time_ref.max(initial=0)
+        raise Corrupt(f"page: {n} series refer to time columns up to {last} of {k}, or those are too long")
+    return told
+
+
+def _decode_times(told: _Description, streams: Bytes) -> I64:
+    times = np.empty(int(told.time_at[-1]), np.int64)
+    places = np.zeros((4, len(told.time_at) - 1), np.int64)
+    places[LENGTH], places[TO] = np.diff(told.time_at), told.time_at[:-1]
+    places[HIGH] = places[LENGTH]
+    floats = times.view(np.float64)
+    decode_columns(streams, told.stream_at, told.classes, told.times, places, told.position, told.exact, 0, times, floats)
+    return times
 
 
 def _address(array: npt.NDArray[Any]) -> int:
@@ -420,7 +480,7 @@ def _lengths(counts: I64, with_start: bool, names: int, layout: HistogramLayout 
     return [*start, layout.int_lengths, values, layout.float_lengths]
 
 
-def _check(descriptors: I64, lengths: I64, parts: list[int], tables: int, position: I64, used: int) -> int:
+def _check(head: _Head, told: _Description, descriptors: I64, lengths: I64, parts: list[int], used: int) -> int:
     """The exceptions behind the last of these columns, the first of which are those from `used` on.
 
     Corrupt unless a kernel can decode the columns without leaving its arrays.
@@ -428,7 +488,7 @@ def _check(descriptors: I64, lengths: I64, parts: list[int], tables: int, positi
     columns = descriptors.shape[1]
     if len(lengths) != columns:
         raise Corrupt(f"page: {columns} columns are described, its series make {len(lengths)}")
-    at, used = check_columns(descriptors, lengths, np.array(parts, np.int64), tables, position, used)
+    at, used = check_columns(descriptors, lengths, np.array(parts, np.int64), head.tables, told.position, used)
     if at >= 0:
         described = ", ".join(map(str, descriptors[: EXCEPTIONS + 1, at].tolist()))
         raise Corrupt(f"page: column {at} of {lengths[at]} samples is described as {described}")
