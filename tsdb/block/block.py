@@ -64,6 +64,14 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """A page, and whether it was kept from an earlier query, or was read for this one."""
+
+    page: Page
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Request:
     """One range read of a pages object, and the pages in it."""
 
@@ -102,10 +110,10 @@ class Block:
             pages = [cell.page for cell in cells]
             shares = [
                 Share(
-                    self.open_page(number, page), rows[cell.a : cell.b] - int(directory.row_from[number]),
+                    loaded.page, rows[cell.a : cell.b] - int(directory.row_from[cell.page]),
                     np.arange(cell.a - first, cell.b - first), selection.start_ms, selection.end_ms,
                 )
-                for cell, number, page in zip(cells, pages, self.load_pages(directory, pages), strict=True)
+                for cell, loaded in zip(cells, self.load_pages(directory, pages), strict=True)
             ]  # fmt: skip
             batch = join_shares(index.table(rows[first:last]), shares, columns=selection.columns)
             if len(batch):
@@ -152,27 +160,21 @@ class Block:
         whole = RangeKey(self.meta.key("index"), 0, part.size_bytes, part.crc32)
         return Index(whole, lambda start, size: self._get(whole.name, start, size), self.cache, self.ranges)
 
-    def load_pages(self, directory: Directory, pages: list[int]) -> list[Page | bytes]:
-        """Of each page, ascending, what is kept of it, or its bytes: read neighbours at once, requests in parallel, and checked."""
+    def load_pages(self, directory: Directory, pages: list[int]) -> list[Loaded]:
+        """The pages, ascending, opened. Of those not kept neighbours are read at once, requests in parallel; all is checked."""
         return self.ask_pages(directory, pages)()
 
-    def ask_pages(self, directory: Directory, pages: list[int]) -> Callable[[], list[Page | bytes]]:
+    def ask_pages(self, directory: Directory, pages: list[int]) -> Callable[[], list[Loaded]]:
         """What waits for the pages as `load_pages` gives them; their reads have begun, if there is an executor."""
         kept = [None] * len(pages) if self.page_cache is None else self.page_cache.find(self._page_keys(pages))
         missing = [page for page, found in zip(pages, kept, strict=True) if found is None]
         read = self._ask(directory, missing) if missing else list
 
-        def wait() -> list[Page | bytes]:
-            bodies = iter(read())
-            return [found if isinstance(found, Page) else next(bodies) for found in kept]
+        def wait() -> list[Loaded]:
+            fresh = iter(read())
+            return [Loaded(next(fresh), kept=False) if found is None else Loaded(found, kept=True) for found in kept]
 
         return wait
-
-    def open_page(self, number: int, loaded: Page | bytes) -> Page:
-        """The page that `load_pages` gave; keeps it opened."""
-        if isinstance(loaded, Page):
-            return loaded
-        return open_page(loaded) if self.page_cache is None else self.page_cache.open(self._page_keys([number])[0], loaded)
 
     def kept_values(self, number: int, page: Page, wanted: int) -> PageValues | None:
         """The values of a page that was known before and of which so many series are wanted; None where they are not kept."""
@@ -183,14 +185,21 @@ class Block:
         ulid, crc32 = self.meta.ulid, find_object(self.meta, "index").crc32
         return [(ulid, crc32, number) for number in numbers]
 
-    def _ask(self, directory: Directory, pages: list[int]) -> Callable[[], list[bytes]]:
-        """What waits for the bytes of each page, checked; neighbours in one request, requests in parallel."""
+    def _ask(self, directory: Directory, pages: list[int]) -> Callable[[], list[Page]]:
+        """What waits for the pages; neighbours are read in one request, requests in parallel."""
         requests = _requests(directory, np.array(pages, np.int64))
-        run: Callable[..., Iterator[list[bytes]]] = map if self.executor is None else self.executor.map
-        found = run(lambda request: self._bodies(directory, request), requests)
-        return lambda: [body for bodies in found for body in bodies]
+        run: Callable[..., Iterator[list[Page]]] = map if self.executor is None else self.executor.map
+        found = run(lambda request: self._open(directory, request), requests)
+        return lambda: [page for some in found for page in some]
 
-    def _bodies(self, directory: Directory, request: _Request) -> list[bytes]:
+    def _open(self, directory: Directory, request: _Request) -> list[Page]:
+        """The pages of one request, opened where they were read, so that its bytes can go at once; they are kept."""
+        bodies = self._bodies(directory, request)
+        if self.page_cache is None:
+            return [open_page(body) for body in bodies]
+        return [self.page_cache.open(key, body) for key, body in zip(self._page_keys(request.pages), bodies, strict=True)]
+
+    def _bodies(self, directory: Directory, request: _Request) -> Sequence[bytes | memoryview]:
         """The bytes of the pages of one request, of which only those are read that no cache has."""
         name = self.meta.key(part_name(request.part))
         keys = [RangeKey(name, *map(int, (directory.offset[i], directory.size[i], directory.crc[i]))) for i in request.pages]
@@ -199,7 +208,7 @@ class Block:
         if not missing:
             return [body for body in found if body is not None]
         start, end = missing[0].start, missing[-1].start + missing[-1].size
-        data = self._get(name, start, end - start)
+        data = memoryview(self._get(name, start, end - start))
         get = partial(self._get, name)
         return [
             read_checked(key, self.ranges, get, data[key.start - start : key.start - start + key.size]) if body is None else body

@@ -246,7 +246,7 @@ def encode_page(batch: SeriesBatch, *, neighbours: int = NEIGHBOURS) -> bytes:
     return b"".join([head, stored, coded.streams.tobytes()])
 
 
-def open_page(data: bytes) -> Page:
+def open_page(data: bytes | memoryview) -> Page:
     """The page in `data`. Corrupt where that is no page; every size is checked before it is used. About 40 µs."""
     head = _read_head(data)
     streams_at = _HEAD.size + head.stored_size
@@ -316,7 +316,7 @@ class _Description(NamedTuple):
     stream_at: I64
 
 
-def _read_head(data: bytes) -> _Head:
+def _read_head(data: bytes | memoryview) -> _Head:
     if len(data) < _HEAD.size or data[:4] != _MAGIC:
         raise Corrupt(f"page: the magic is {bytes(data[:4])!r}, want {_MAGIC!r}")
     head = _Head._make(_HEAD.unpack_from(data))

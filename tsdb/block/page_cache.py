@@ -27,7 +27,7 @@ class PageCache:
         """The opened pages of those keys, None for each that is not known."""
         return [found if isinstance(found, Page) else None for found in self.opened.find(keys)]
 
-    def open(self, key: Key, data: bytes) -> Page:
+    def open(self, key: Key, data: bytes | memoryview) -> Page:
         """The page in `data`, which is kept. Corrupt where that is no page."""
         page = open_page(data)
         self.opened.keep(key, page, page.size_bytes)

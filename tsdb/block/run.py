@@ -139,14 +139,14 @@ class _Job:
 
 @dataclass(slots=True)
 class _Held:
-    """A page as `Block.load_pages` gave it, opened by the first batch that needs it, and its values where they are kept.
+    """A page, and its values where they are kept.
 
-    They are asked for once a query, however many batches take of the page.
+    They are asked for once a query, however many batches take of the page, if it was kept itself.
     """
 
-    found: Page | bytes
+    page: Page
+    asked: bool
     values: PageValues | None = None
-    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +256,7 @@ class _Reading:
         loaded = []
         for member, takes, known, numbers, wait in asked:
             for found in self.attempt(member.piece, wait):
-                pages = known | {i: _Held(page, asked=not isinstance(page, Page)) for i, page in zip(numbers, found, strict=True)}
+                pages = known | {i: _Held(one.page, asked=not one.kept) for i, one in zip(numbers, found, strict=True)}
                 self.begun[member.piece.block.meta.ulid] = {take.page: pages[take.page] for take in takes}
                 loaded.append(_Loaded(member, takes, [pages[take.page] for take in takes]))
         return loaded
@@ -378,8 +378,7 @@ def _shares(loaded: _Loaded) -> list[Share]:
     block, within = loaded.member.piece.block, loaded.member.selection
     shares = []
     for take, held in zip(loaded.takes, loaded.pages, strict=True):
-        page = held.found = block.open_page(take.page, held.found)
         if not held.asked:
-            held.values, held.asked = block.kept_values(take.page, page, take.wanted), True
-        shares.append(Share(page, take.local, take.rows, within.start_ms, within.end_ms, held.values))
+            held.values, held.asked = block.kept_values(take.page, held.page, take.wanted), True
+        shares.append(Share(held.page, take.local, take.rows, within.start_ms, within.end_ms, held.values))
     return shares

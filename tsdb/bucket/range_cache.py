@@ -31,7 +31,7 @@ class RangeKey:
         """32 hex digits for what caches keep under this key."""
         return blake2b(f"{self.name} {self.start} {self.size} {self.crc32:08x}".encode(), digest_size=16).hexdigest()
 
-    def fits(self, data: bytes) -> bool:
+    def fits(self, data: bytes | memoryview) -> bool:
         """Whether these are the bytes."""
         return len(data) == self.size and zlib.crc32(data) == self.crc32
 
@@ -112,10 +112,10 @@ def find_sound(cache: RangeCache | None, keys: Sequence[RangeKey]) -> list[bytes
 def read_range(key: RangeKey, cache: RangeCache | None, get: Get) -> bytes:
     """The range from the cache, or else as `read_checked` gives it."""
     found = find_sound(cache, [key])[0]
-    return read_checked(key, cache, get) if found is None else found
+    return bytes(read_checked(key, cache, get)) if found is None else found
 
 
-def read_checked(key: RangeKey, cache: RangeCache | None, get: Get, first: bytes | None = None) -> bytes:
+def read_checked(key: RangeKey, cache: RangeCache | None, get: Get, first: memoryview | None = None) -> bytes | memoryview:
     """The range as read (or as `first`, a reading before), and then kept. Corrupt, if it does not fit twice.
 
     Bits flip on the way too, and then a second reading is right.
@@ -124,6 +124,6 @@ def read_checked(key: RangeKey, cache: RangeCache | None, get: Get, first: bytes
         body = get(key.start, key.size) if data is None else data
         if key.fits(body):
             if cache is not None:
-                cache.keep(key, body)
+                cache.keep(key, bytes(body))
             return body
     raise Corrupt(f"{key.name}: the {key.size} bytes at byte {key.start} do not have the checksum {key.crc32:08x}")

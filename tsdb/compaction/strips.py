@@ -105,11 +105,10 @@ def _shares(member: _Member, a: int, b: int, start_ms: int, end_ms: int) -> list
     rows = np.arange(first, last)
     cells = cells_of(member.directory, rows, Selection((), start_ms, end_ms))
     numbers = [cell.page for cell in cells]
-    pages = member.block.load_pages(member.directory, numbers)
     return [
         Share(
-            member.block.open_page(cell.page, page), rows[cell.a : cell.b] - int(member.directory.row_from[cell.page]),
+            loaded.page, rows[cell.a : cell.b] - int(member.directory.row_from[cell.page]),
             member.places[rows[cell.a : cell.b]] - a, start_ms, end_ms,
         )
-        for cell, page in zip(cells, pages, strict=True)
+        for cell, loaded in zip(cells, member.block.load_pages(member.directory, numbers), strict=True)
     ]  # fmt: skip
