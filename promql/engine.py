@@ -131,4 +131,4 @@ def _as_matrix(scalar: Scalar) -> Matrix:
 
 def _answer(ev: Evaluation, kind: str, value: Value | SeriesBatch) -> Answer:
     finish_stats(ev)
-    return Answer(kind, value, tuple(ev.notes.warnings), tuple(ev.notes.infos), ev.stats)  # type: ignore[arg-type]
+    return Answer(kind, value, ev.notes.warnings, ev.notes.infos, ev.stats)  # type: ignore[arg-type]

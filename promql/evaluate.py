@@ -370,7 +370,7 @@ def _stream_range_call(ev: Evaluation, call: Call, steps: Steps) -> Iterator[Mat
         hold(ev, size)
         samples = as_samples(inner)
         count_windows(ev, samples, windows)
-        yield over_time(range_call, samples, windows, ev.notes, ev.executor)
+        yield over_time(range_call, samples, windows, ev.notes, ev.executor, drop_name=inner.drop_name)
         ev.held -= size
 
 

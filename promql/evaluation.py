@@ -89,8 +89,8 @@ def hold(ev: Evaluation, samples: int) -> None:
 
 
 def told(ev: Evaluation) -> int:
-    """How many notes there are. What told none may be kept: notes name a place, and each place tells its own."""
-    return len(ev.notes.warnings) + len(ev.notes.infos)
+    """How often something was noted. What told nothing may be kept: notes name a place, and each place tells its own."""
+    return ev.notes.count
 
 
 def keep(ev: Evaluation, expr: Expr, steps: Steps, value: Value) -> None:
@@ -132,7 +132,7 @@ def select(
         batches = ev.source.select(replace(selection, start_ms=start_ms - ev.options.lookback_ms))
     else:
         batches = chain([first], batches)
-    reset = COUNTER_RESET if selector in ev.plan.summaries else UNKNOWN_RESET
+    summed = selector in ev.plan.summaries
     for batch in batches:
         check_deadline(ev)
         ev.notes.pass_on(batch.warnings)
@@ -146,8 +146,8 @@ def select(
                 f"the query selects more than {ev.options.max_series} series, which is the limit (max_series, max_fetched_series)"
             )
         if len(batch):
-            batch = with_reset_hints(_prepared(ev, batch), reset)
-            yield without_buckets(batch) if selector in ev.plan.bucketless else batch
+            batch = with_reset_hints(_prepared(ev, batch), COUNTER_RESET if summed else UNKNOWN_RESET)
+            yield without_buckets(batch) if summed else batch
 
 
 def _prepared(ev: Evaluation, batch: SeriesBatch) -> SeriesBatch:
@@ -213,7 +213,6 @@ def _weight(histograms: Histograms | None) -> int:
 
 def _finish(ev: Evaluation, started: _Started) -> Matrix:
     matrix = started.future.result()
-    ev.notes.warnings.update(started.notes.warnings)
-    ev.notes.infos.update(started.notes.infos)
+    ev.notes.take(started.notes)
     ev.held -= started.size
     return matrix

@@ -26,8 +26,8 @@ def general(value: float) -> str:
 
 
 def open_metrics(value: float) -> str:
-    """The float as a label value of OpenMetrics: `0.5`, and `1.0` where no point or exponent would show that it is one."""
-    text = general(value)
+    """The float as a label value of OpenMetrics: `0.5`, and `1.0` where no point or exponent would show that it is one. No -0."""
+    text = general(value + 0.0)
     return text if not math.isfinite(value) or any(c in text for c in ".e") else f"{text}.0"
 
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from promql.fold import fold
 from promql.matrix import Steps
+from promql.operators.arithmetic import TRIMS
 from promql.syntax.ast import (
     Aggregate,
     At,
@@ -30,7 +31,7 @@ from promql.syntax.ast import (
     chain,
 )
 from promql.syntax.parser import CACHED_QUERIES, MAX_CACHED_CHARS, parse
-from promql.syntax.typecheck import children, operands, walk
+from promql.syntax.typecheck import children, walk
 from tsdb.model.errors import BadData
 
 AT_UNSAFE = frozenset(
@@ -55,9 +56,7 @@ AT_UNSAFE = frozenset(
 """Functions whose result changes with the evaluation time though their arguments do not."""
 
 SUMMARY_FUNCTIONS = ("histogram_count", "histogram_sum", "histogram_avg")
-ADDING_FUNCTIONS = ("rate", "increase", "delta", "irate", "idelta", "sum_over_time", "avg_over_time", "last_over_time")
-"""Functions that add, scale or pick histograms: count and sum of the result follow from counts, sums and reset hints alone."""
-BUCKET_FUNCTIONS = ("histogram_quantile", "histogram_fraction")
+BUCKET_FUNCTIONS = ("histogram_quantile", "histogram_quantiles", "histogram_fraction")
 
 MAX_DURATION_S = float(1 << 53)
 """Durations beyond are refused; Go's own limit is of the same order, and milliseconds of this still fit an int64."""
@@ -67,15 +66,14 @@ MAX_DURATION_S = float(1 << 53)
 class Plan:
     """`expr` resolved; `fixed`: its nodes that have one value at all steps; `shared`: nodes that stand in it more than once.
 
-    `summaries`: selectors of whose histograms only count and sum are asked; Prometheus tells every reset among those.
-    `bucketless`: those of them whose buckets no node between can miss, and that stand nowhere else.
+    `summaries`: selectors of whose histograms nothing but counts and sums is asked, wherever they stand; Prometheus reads those
+    without buckets and tells every reset among them.
     """
 
     expr: Expr
     fixed: frozenset[Expr]
     shared: frozenset[Expr]
     summaries: frozenset[Expr]
-    bucketless: frozenset[Expr]
 
 
 def plan_of(text: str, query: Steps, features: frozenset[str], functions: Sequence[Definition] = ()) -> Plan:
@@ -119,9 +117,9 @@ def make_plan(expr: Expr, query: Steps) -> Plan:
     counts = Counter(node for node in nodes if isinstance(node, Aggregate | Call | Binary | VectorSelector))
     counts.subtract(node.selector for node in nodes if isinstance(node, MatrixSelector))
     shared = frozenset(node for node, count in counts.items() if count > 1)
-    uses = _bucket_uses(resolved, needed=True)
-    bucketless = {selector for selector, needed in uses if not needed} - {selector for selector, needed in uses if needed}
-    return Plan(resolved, frozenset(fixed), shared, frozenset(_summaries(resolved, asked=False)), frozenset(bucketless))
+    uses = _uses(resolved, asked=False, whole=False)
+    summaries = {selector for selector, summed in uses if summed} - {selector for selector, summed in uses if not summed}
+    return Plan(resolved, frozenset(fixed), shared, frozenset(summaries))
 
 
 def resolve(expr: Expr, query: Steps) -> Expr:
@@ -185,14 +183,14 @@ def _resolve_offset(offset: Duration | None, query: Steps) -> Duration | None:
 def _positive(duration: Duration, query: Steps) -> Duration:
     resolved = _resolve_duration(duration, query) if isinstance(duration, DurationExpr) else duration
     if resolved.value <= 0:
-        raise BadData("duration must be greater than 0")
+        raise _refusal(duration, "duration must be greater than 0")
     return resolved
 
 
 def _resolve_duration(duration: DurationExpr, query: Steps) -> NumberLiteral:
     seconds = _seconds(duration, query)
     if not abs(seconds) < MAX_DURATION_S:
-        raise BadData("duration is out of range")
+        raise _refusal(duration, "duration is out of range")
     return NumberLiteral(math.trunc(seconds * 1000) / 1000, duration=True, span=duration.span)
 
 
@@ -213,12 +211,12 @@ def _seconds(duration: Duration | None, query: Steps) -> float:
         case DurationExpr(op="", rhs=None):
             return _seconds(duration.lhs, query)
         case DurationExpr():
-            return _arithmetic(duration.op, lhs=_seconds(duration.lhs, query), rhs=_seconds(duration.rhs, query))
+            return _arithmetic(duration, lhs=_seconds(duration.lhs, query), rhs=_seconds(duration.rhs, query))
 
 
-def _arithmetic(op: str, *, lhs: float, rhs: float) -> float:
+def _arithmetic(duration: DurationExpr, *, lhs: float, rhs: float) -> float:
     try:
-        match op:
+        match duration.op:
             case "+":
                 return lhs + rhs
             case "-":
@@ -236,38 +234,33 @@ def _arithmetic(op: str, *, lhs: float, rhs: float) -> float:
             case "max_of":
                 return max(lhs, rhs)
     except ZeroDivisionError:
-        raise BadData("division by zero") from None
+        raise _refusal(duration, "division by zero") from None
     except (OverflowError, ValueError):
-        raise BadData("modulo by zero" if op == "%" else "duration is out of range") from None
-    raise BadData(f"unexpected duration expression operator {op!r}")
+        raise _refusal(duration, "modulo by zero" if duration.op == "%" else "duration is out of range") from None
+    raise BadData(f"unexpected duration expression operator {duration.op!r}")
 
 
-def _summaries(expr: Expr, *, asked: bool) -> set[Expr]:
-    """The selectors below a function of SUMMARY_FUNCTIONS, with nothing between that needs the buckets."""
+def _refusal(duration: Duration, problem: str) -> BadData:
+    """The error with the place of the duration as Prometheus writes it: where it begins and ends, from 0 on."""
+    return BadData(f"{duration.span[0]}:{duration.span[1]}: {problem}")
+
+
+def _uses(expr: Expr, *, asked: bool, whole: bool) -> set[tuple[Expr, bool]]:
+    """Each selector with whether only counts and sums are asked of it: below SUMMARY_FUNCTIONS, and not as `whole` histograms
+    for BUCKET_FUNCTIONS, trim operators or subqueries.
+    """
     if isinstance(expr, VectorSelector):
-        return {expr} if asked else set()
-    if isinstance(expr, Subquery) or (isinstance(expr, Call) and expr.func in BUCKET_FUNCTIONS):
-        return set()
-    asked = asked or (isinstance(expr, Call) and expr.func in SUMMARY_FUNCTIONS)
-    return {selector for part in operands(expr) for selector in _summaries(part, asked=asked)}
-
-
-def _bucket_uses(expr: Expr, *, needed: bool) -> set[tuple[Expr, bool]]:
-    """Each selector with whether the buckets of its histograms matter above it."""
-    match expr:
-        case VectorSelector():
-            return {(expr, needed or expr.anchored or expr.smoothed)}
-        case Call() if expr.func in SUMMARY_FUNCTIONS:
-            needed = False
-        case Call() if expr.func in ADDING_FUNCTIONS:
-            pass
-        case Aggregate() if expr.op in ("sum", "avg"):
-            pass
-        case MatrixSelector():
-            pass
-        case _:
-            needed = True
-    return {use for part in operands(expr) for use in _bucket_uses(part, needed=needed)}
+        return {(expr, asked and not whole)}
+    if isinstance(expr, Binary):
+        found: set[tuple[Expr, bool]] = set()
+        links = chain(expr)
+        for link in links:
+            whole = whole or link.op in TRIMS
+            found |= _uses(link.rhs, asked=asked, whole=whole)
+        return found | _uses(links[-1].lhs, asked=asked, whole=whole)
+    func = expr.func if isinstance(expr, Call) else ""
+    asked, whole = asked or func in SUMMARY_FUNCTIONS, whole or func in BUCKET_FUNCTIONS or isinstance(expr, Subquery)
+    return {use for part in children(expr) for use in _uses(part, asked=asked, whole=whole)}
 
 
 def _collect_fixed(expr: Expr, fixed: set[Expr]) -> bool:

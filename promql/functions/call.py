@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from promql.annotations import Annotations
+from promql.answer import DELAYED_NAME_REMOVAL
 from promql.functions import elementwise, time_functions
 from promql.functions.absent import absent
 from promql.functions.classic_histogram import histogram_fraction, histogram_quantile, histogram_quantiles
@@ -63,7 +64,7 @@ def call(node: Call, args: list[Value], context: EvalContext) -> Value:
 
 def _samples(node: Call, args: list[Value], context: EvalContext) -> Matrix:
     """The functions that look at the samples one by one, or at the buckets of a histogram."""
-    name = node.func
+    name, named = node.func, DELAYED_NAME_REMOVAL in context.features
     match name:
         case "clamp":
             return elementwise.clamp(_matrix(args, 0), low=_scalar(args, 1).values, high=_scalar(args, 2).values)
@@ -74,10 +75,10 @@ def _samples(node: Call, args: list[Value], context: EvalContext) -> Matrix:
         case "round":
             return elementwise.round_to(_matrix(args, 0), _scalar(args, 1).values if len(args) > 1 else np.ones(1))
         case "histogram_quantile":
-            return histogram_quantile(node, _scalar(args, 0).values, _matrix(args, 1), context.notes)
+            return histogram_quantile(node, _scalar(args, 0).values, _matrix(args, 1), context.notes, named=named)
         case "histogram_quantiles":
             qs = [_scalar(args, i).values for i in range(2, len(args))]
-            return histogram_quantiles(node, _matrix(args, 0), _texts(args[1:2])[0], qs, context.notes)
+            return histogram_quantiles(node, _matrix(args, 0), _texts(args[1:2])[0], qs, context.notes, named=named)
         case "histogram_fraction":
             low, high = _scalar(args, 0).values, _scalar(args, 1).values
             return histogram_fraction(node, _matrix(args, 2), low=low, high=high, notes=context.notes)

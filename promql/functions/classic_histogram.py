@@ -17,7 +17,7 @@ from promql.matrix import F64, I64, Bool, Matrix, Steps
 from promql.matrix_rows import concat_matrices, non_empty
 from promql.message_text import general, open_metrics, parse_float
 from promql.names import mark, merge_equal
-from promql.operators.aggregate_whole import warn_quantiles
+from promql.operators.aggregate_whole import warn_each_quantile
 from promql.operators.set_operators import group_presence
 from promql.syntax.ast import Call, Span
 from promql.syntax.gotext import quote
@@ -32,6 +32,34 @@ MONOTONICITY = (
 
 
 @dataclass(frozen=True, slots=True)
+class _Repair:
+    """Counts that were made monotonic: of which buckets, by how much at most, how often, and when."""
+
+    lowest: float
+    highest: float
+    difference: float
+    samples: int
+    first_ms: int
+    last_ms: int
+
+    def merge(self, other: "_Repair") -> "_Repair":
+        return _Repair(
+            min(self.lowest, other.lowest),
+            max(self.highest, other.highest),
+            max(self.difference, other.difference),
+            self.samples + other.samples,
+            min(self.first_ms, other.first_ms),
+            max(self.last_ms, other.last_ms),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f", from buckets {general(self.lowest)} to {general(self.highest)}, with a max diff of {self.difference:.2g}"
+            f", over {self.samples} samples from {_rfc3339(self.first_ms)} to {_rfc3339(self.last_ms)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class _Classics:
     """g classic histograms: `series` without le, buckets of i in rows starts[i]:starts[i+1] of upper f64[b], counts f64[b, k]."""
 
@@ -42,21 +70,21 @@ class _Classics:
     present: Bool
 
 
-def histogram_quantile(node: Call, q: F64, vector: Matrix, notes: Annotations) -> Matrix:
-    """The q[j]-quantile of each histogram at step j."""
-    warn_quantiles(q, node.args[0].span, notes)
+def histogram_quantile(node: Call, q: F64, vector: Matrix, notes: Annotations, *, named: bool) -> Matrix:
+    """The q[j]-quantile of each histogram at step j. Notes of repairs tell the metric if it is `named`."""
+    warn_each_quantile(q, node.args[0].span, notes)
     classics, natives = _split(vector, node.args[1].span, notes)
-    return _quantile(node, q, classics, natives, node.args[1].span, notes)
+    return _quantile(q, classics, natives, node.args[1].span, notes, named=named)
 
 
-def histogram_quantiles(node: Call, vector: Matrix, label: str, qs: list[F64], notes: Annotations) -> Matrix:
+def histogram_quantiles(node: Call, vector: Matrix, label: str, qs: list[F64], notes: Annotations, *, named: bool) -> Matrix:
     """Several quantiles at once, told apart by `label`."""
     for q, arg in zip(qs, node.args[2:], strict=True):
-        warn_quantiles(q, arg.span, notes)
+        warn_each_quantile(q, arg.span, notes)
     classics, natives = _split(vector, node.args[0].span, notes)
     parts = []
     for q in qs:
-        out = _quantile(node, q, classics, natives, node.args[0].span, notes)
+        out = _quantile(q, classics, natives, node.args[0].span, notes, named=named)
         for value in np.unique(q).tolist():
             there = out.present & ((q == value) | (np.isnan(q) & np.isnan(value)))
             series = set_label(out.series, label, [open_metrics(value)], np.zeros(len(out), np.int64))
@@ -72,9 +100,9 @@ def histogram_fraction(node: Call, vector: Matrix, *, low: F64, high: F64, notes
     return _together(native, Matrix(classics.series, vector.steps, values, present))
 
 
-def _quantile(node: Call, q: F64, classics: _Classics, natives: Matrix, span: Span, notes: Annotations) -> Matrix:
+def _quantile(q: F64, classics: _Classics, natives: Matrix, span: Span, notes: Annotations, *, named: bool) -> Matrix:
     values, present, repair = _kernel(classics, q, q, fraction=False)
-    _tell_repairs(classics.series, repair, natives.steps, span, notes)
+    _tell_repairs(classics.series, repair, natives.steps, span, notes, named=named)
     native = quantiles(natives, q, span=span, notes=notes)
     return _together(native, Matrix(classics.series, natives.steps, values, present))
 
@@ -130,25 +158,18 @@ def _collect(vector: Matrix, span: Span, notes: Annotations) -> _Classics:
     return _Classics(labels.take(first), starts, upper[rows], values, np.ascontiguousarray(floats[rows]))
 
 
-def _tell_repairs(series: SeriesTable, repair: F64, steps: Steps, span: Span, notes: Annotations) -> None:
+def _tell_repairs(series: SeriesTable, repair: F64, steps: Steps, span: Span, notes: Annotations, *, named: bool) -> None:
     """One info for each metric whose counts had to be made monotonic: where, by how much, how often."""
-    rows = np.flatnonzero(repair[:, classic.STEPS])
-    names, which = np.unique(series.column(METRIC_NAME)[rows], return_inverse=True)
-    for i in range(len(names)):
-        mine = repair[rows[which == i]]
-        first, last = mine[:, classic.FIRST].min(), mine[:, classic.LAST].max()
-        notes.info(
-            f"{MONOTONICITY}{_of_metric(series, int(rows[which == i][0]))}"
-            f", from buckets {general(mine[:, classic.LOWEST].min())} to {general(mine[:, classic.HIGHEST].max())}"
-            f", with a max diff of {mine[:, classic.DIFFERENCE].max():.2g}, over {int(mine[:, classic.STEPS].sum())} samples"
-            f" from {_rfc3339(steps, int(first))} to {_rfc3339(steps, int(last))}",
-            span,
-        )
+    for row in np.flatnonzero(repair[:, classic.STEPS]).tolist():
+        found = repair[row]
+        first_ms, last_ms = (steps.start_ms + int(found[i]) * steps.step_ms for i in (classic.FIRST, classic.LAST))
+        bounds = float(found[classic.LOWEST]), float(found[classic.HIGHEST])
+        detail = _Repair(*bounds, float(found[classic.DIFFERENCE]), int(found[classic.STEPS]), first_ms, last_ms)
+        notes.info(MONOTONICITY + (_of_metric(series, row) if named else ""), span, detail)
 
 
-def _rfc3339(steps: Steps, step: int) -> str:
-    seconds = (steps.start_ms + step * steps.step_ms) // 1000
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _rfc3339(t_ms: int) -> str:
+    return datetime.fromtimestamp(t_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _of_metric(series: SeriesTable, row: int) -> str:

@@ -41,6 +41,7 @@ def info(node: Call, base: Matrix, select_info: SelectInfo, notes: Annotations) 
     plain = base.take(~alone)
     identity = _identity_matchers(plain.series)
     infos = select_info((*names, *identity, *wanted)) if identity else Matrix.empty(base.steps)
+    infos = replace(infos, present=infos.present & base.present.any(axis=0))  # nobody looks at them where there is no base
     if infos.natives.any():
         row = int(np.flatnonzero(infos.natives.any(axis=1))[0])
         raise QueryFailed(f"this should be an info metric, with float samples: {labels_text(infos.series.labels(row))}")
@@ -134,8 +135,8 @@ def _with_data_labels(base: SeriesTable, infos: SeriesTable, picks: list[I64], w
     for name in infos.names:
         if name == METRIC_NAME or (wanted and name not in wanted):
             continue
-        added = _agreed(name, both.column(name)[len(base) :], picks)
         own = out.column(name)
+        added = _agreed(name, both.column(name)[len(base) :], [np.where(own >= 0, -1, pick) for pick in picks])
         out = set_column(out, name, np.where(own >= 0, own, added).astype(np.int32))
     return out
 

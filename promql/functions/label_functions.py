@@ -19,6 +19,8 @@ from tsdb.model.series import SeriesTable
 REFERENCE = re.compile(r"\$(?:(\$)|([0-9A-Za-z_]+)|\{([0-9A-Za-z_]+)\})", re.ASCII)
 """What Go's Regexp.Expand replaces: $$, $name and ${name}, the longest name it finds; any other $ stands for itself."""
 
+NUMBER = re.compile(r"[1-9][0-9]*", re.ASCII)
+
 
 class Match(Protocol):
     """What a replacement may ask of a match."""
@@ -71,8 +73,8 @@ def _expand(template: str, match: Match) -> str:
 
 
 def _group(match: Match, name: str) -> str:
-    """The text of a group by number or name; "" where there is no such group or it took no part."""
+    """The text of a group by number or name; "" where there is no such group or it took no part. Go takes 01 for a name."""
     try:
-        return match.group(int(name) if name.isdigit() else name) or ""
+        return match.group(int(name) if name == "0" or NUMBER.fullmatch(name) else name) or ""
     except IndexError:
         return ""

@@ -10,6 +10,7 @@ import numpy as np
 from promql.annotations import Annotations
 from promql.matrix import I64, Matrix
 from promql.matrix_rows import non_empty
+from promql.operators.aggregate_whole import nan_last
 from promql.syntax.ast import Call
 from tsdb.model.series import SeriesTable
 
@@ -22,7 +23,7 @@ def sort_by_value(node: Call, vector: Matrix, notes: Annotations) -> Matrix:
     if _is_range(node, vector, notes):
         return out
     keys = -out.values[:, 0] if node.func == "sort_desc" else out.values[:, 0]
-    return out.take(np.lexsort((keys, np.isnan(keys))))
+    return out.take(nan_last(keys))
 
 
 def sort_by_label(node: Call, vector: Matrix, names: Sequence[str], notes: Annotations) -> Matrix:

@@ -4,13 +4,16 @@ A window's increase is its last histogram less its first, plus the one before ea
 is found once for each pair of neighbours, so that overlapping windows share that work.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from promql.histogram import arithmetic as histogram
 from promql.histogram.arithmetic import Combined, Terms
+from promql.histogram.layout import bounds_layouts
 from promql.histogram.samples import MIXED, MIXED_SCHEMAS, HistogramWindows, WindowResult, follows_histogram, prefix
 from promql.matrix import F64, I64, Bool
-from tsdb.model.histogram import CUSTOM_BUCKETS_SCHEMA, GAUGE, Histograms
+from tsdb.model.histogram import CUSTOM_BUCKETS_SCHEMA, GAUGE, Histograms, concat_histograms
 from tsdb.model.labels import METRIC_NAME, quote
 from tsdb.model.series import SeriesBatch
 
@@ -29,18 +32,22 @@ def extrapolated(func: str, windows: HistogramWindows, out: WindowResult, at: tu
     windows, begins, at = windows.take(usable), begins[usable], (at[0][usable], at[1][usable])
     if len(windows.lo) == 0:
         return
-    warn_kind(windows, counter=counter)
     fallen = resets_inside(windows) if counter else np.zeros(windows.batch.samples, bool)
     early = fallen[np.minimum(windows.lo + 1, windows.hi - 1)] & (windows.hi - windows.lo > 1)
     fit = ~_mixed_schemas(windows, early, counter=counter)
-    windows.warn(MIXED_SCHEMAS, ~fit)
     windows, begins, early, at = windows.take(fit), begins[fit], early[fit], (at[0][fit], at[1][fit])
-    change = histogram.combine(windows.histograms, _terms(windows, fallen, early=early, begins=begins))
-    windows.note_reconciled(change.reconciled, "subtraction")
+    if len(windows.lo) == 0:
+        return
+    several = windows.hi - windows.lo > 1
+    _warn_kind(windows.take(several), counter=counter)
+    terms = _terms(windows, fallen, early=early, begins=begins)
+    change = histogram.combine(windows.histograms, terms)
+    _note_reconciled(windows, terms, change.reconciled, begins)
     factor = _factor(windows, change.histograms, begins, counter=counter)
     if func == "rate":
         factor = factor / (windows.range_ms / 1000)
-    out.put_histograms(at, histogram.as_gauges(histogram.scale(change.histograms, factor)))
+    hint = np.where(several, np.uint8(GAUGE), change.histograms.hint)  # a histogram on its own stays what it is
+    out.put_histograms(at, replace(histogram.scale(change.histograms, factor), hint=hint))
 
 
 def delta(func: str, windows: HistogramWindows, out: WindowResult, at: tuple[I64, I64]) -> None:
@@ -71,29 +78,36 @@ def _difference(func: str, windows: HistogramWindows, last: I64, before: I64) ->
     hint = windows.histograms.hint
     factor = np.full(len(last), -1.0)
     if func == "irate":
-        _warn_quoted(NOT_COUNTER, windows, (hint[last] == GAUGE) | (hint[before] == GAUGE))
+        warn_quoted(NOT_COUNTER, windows, (hint[last] == GAUGE) | (hint[before] == GAUGE))
         fell = histogram.resets(windows.histograms, before, last) | begun_anew(windows.batch, windows.hi - 1)
         factor[fell] = 0.0
         before = np.where(fell, last, before)
     else:
-        _warn_quoted(NOT_GAUGE, windows, (hint[last] != GAUGE) | (hint[before] != GAUGE))
+        warn_quoted(NOT_GAUGE, windows, (hint[last] != GAUGE) | (hint[before] != GAUGE))
     size = len(last)
     rows, factors = np.stack([last, before], axis=1).ravel(), np.stack([np.ones(size), factor], axis=1).ravel()
     return histogram.combine(windows.histograms, Terms(np.arange(0, 2 * size + 1, 2), rows, factors))
 
 
-def warn_kind(windows: HistogramWindows, *, counter: bool) -> None:
+def _warn_kind(windows: HistogramWindows, *, counter: bool) -> None:
+    """Warnings of gauges in windows of a counter, and of anything else at the ends of those of a gauge."""
+    gauge = gauge_samples(windows)
+    if counter:
+        seen = prefix(gauge)
+        warn_quoted(NOT_COUNTER, windows, seen[windows.hi] > seen[windows.lo])
+    else:
+        warn_quoted(NOT_GAUGE, windows, ~(gauge[windows.lo] & gauge[windows.hi - 1]))
+
+
+def gauge_samples(windows: HistogramWindows) -> Bool:
+    """bool[m]: samples of the batch that are histograms with the hint of gauges."""
     gauge = np.zeros(windows.batch.samples, bool)
     native = windows.at >= 0
     gauge[native] = windows.histograms.hint[windows.at[native]] == GAUGE
-    if counter:
-        seen = prefix(gauge)
-        _warn_quoted(NOT_COUNTER, windows, seen[windows.hi] > seen[windows.lo])
-    else:
-        _warn_quoted(NOT_GAUGE, windows, ~(gauge[windows.lo] & gauge[windows.hi - 1]))
+    return gauge
 
 
-def _warn_quoted(text: str, windows: HistogramWindows, which: Bool) -> None:
+def warn_quoted(text: str, windows: HistogramWindows, which: Bool) -> None:
     if which.any():
         for name in windows.names(which):
             windows.notes.warn(f"{text}{quote(name)}", windows.span)
@@ -148,14 +162,45 @@ def _warn_overlap(windows: HistogramWindows, rows: I64) -> None:
 
 
 def _mixed_schemas(windows: HistogramWindows, early: Bool, *, counter: bool) -> Bool:
-    """bool[w]: windows with both exponential and custom buckets; a first sample right before a reset does not count."""
+    """bool[w]: windows with both exponential and custom buckets; a first sample right before a reset does not count.
+
+    Warns of them, and of gauges at the ends of a counter's where it is the ends that differ: Prometheus has not looked further.
+    """
     custom = custom_samples(windows)
-    out = custom[np.where(early, windows.lo + 1, windows.lo)] != custom[windows.hi - 1]
+    ends = custom[np.where(early, windows.lo + 1, windows.lo)] != custom[windows.hi - 1]
+    out = ends.copy()
     if counter:
+        gauge = gauge_samples(windows)
+        warn_quoted(NOT_COUNTER, windows, ends & (gauge[windows.lo] | gauge[windows.hi - 1]))
         seen = prefix(custom)
         size, found = windows.hi - windows.lo - 1, seen[windows.hi] - seen[windows.lo + 1]
         out |= (found != 0) & (found != size)
+    windows.warn(MIXED_SCHEMAS, out)
     return np.asarray(out)
+
+
+def _note_reconciled(windows: HistogramWindows, terms: Terms, reconciled: Bool, begins: Bool) -> None:
+    """Infos of windows whose custom bounds differed. Where the counter begins inside, its first histogram is added at the end."""
+    jobs = np.flatnonzero(reconciled)
+    if len(jobs) == 0:
+        return
+    starts = terms.offsets[:-1]
+    ends = Terms(np.arange(0, 2 * len(jobs) + 1, 2), terms.rows[np.add.outer(starts[jobs], [0, 1])].ravel(), np.ones(2 * len(jobs)))
+    added = np.ones(len(terms.rows), bool)
+    added[starts], added[starts + 1] = False, begins
+    note_rise(windows, histogram.combine(windows.histograms, ends), terms, jobs, added)
+
+
+def note_rise(windows: HistogramWindows, rise: Combined, terms: Terms, jobs: I64, added: Bool) -> None:
+    """Infos where bounds differ: between the ends of a window, `rise` being their difference for each of jobs i64[j], and between
+    that and one of the terms that are `added` bool[t] to it.
+    """
+    layout, _ = bounds_layouts(concat_histograms([rise.histograms, windows.histograms]))
+    shared = np.full(len(terms.offsets) - 1, -1)
+    shared[jobs] = layout[: len(jobs)]
+    shared = shared[terms.job]
+    windows.note_reconciled(rise.reconciled, "subtraction")
+    windows.note_reconciled(added & (shared >= 0) & (layout[len(jobs) + terms.rows] != shared), "addition")
 
 
 def custom_samples(windows: HistogramWindows) -> Bool:

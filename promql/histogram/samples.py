@@ -134,6 +134,14 @@ def prefix(flags: npt.NDArray[np.bool_]) -> I64:
     return np.concatenate([[0], np.cumsum(flags)]).astype(np.int64)
 
 
+def count_natives(batch: SeriesBatch, lo: I64, hi: I64) -> I64:
+    """i64[...]: the histograms in rows lo:hi (i64[...], lo >= hi: none) of a batch."""
+    if batch.histogram_at is None:
+        return np.zeros(lo.shape, np.int64)
+    before = prefix(batch.histogram_at >= 0)
+    return np.where(hi > lo, before[np.maximum(hi, lo)] - before[lo], 0)
+
+
 def follows_histogram(batch: SeriesBatch) -> Bool:
     """bool[m]: whether a sample and the one before it in the same series both are histograms."""
     if batch.histogram_at is None:

@@ -12,6 +12,7 @@ from tsdb.model.histogram import CUSTOM_BUCKETS_SCHEMA, Histograms
 from tsdb.model.labels import quote
 
 F64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
 Strings = npt.NDArray[np.object_]
 
 
@@ -58,9 +59,18 @@ def deviation(histograms: Histograms) -> F64:
 def note_nan_quantiles(
     histograms: Histograms, q: F64, result: F64, names: Strings, span: Span, notes: Annotations
 ) -> None:  # fmt: skip
-    """Infos of `histogram_quantile` for histograms with observations of NaN; names object[n]: the metric names."""
-    asked = np.isnan(histograms.sum) & (histograms.count != 0) & (q >= 0) & (q <= 1)
-    for told, text in ((np.isnan(result), "result is NaN"), (~np.isnan(result), "result is skewed higher")):
+    """Infos of `histogram_quantile` for histograms with observations of NaN; names object[n]: the metric names.
+
+    None where the result is but the bound of a custom bucket without end.
+    """
+    odd = np.flatnonzero(np.isnan(histograms.sum) & (histograms.count != 0) & (q >= 0) & (q <= 1))
+    if len(odd) == 0:
+        return
+    histograms, q, names = histograms.take(odd), q[odd], names[odd]
+    asked = ~np.asarray(kernel.in_endless(columns(histograms), np.ascontiguousarray(q, np.float64)))
+    beyond = np.isnan(result[odd]) & (q > 0)
+    skewed = ~beyond & _has_nan(histograms)
+    for told, text in ((beyond, "result is NaN"), (skewed, "result is skewed higher")):
         for name in _distinct(names[asked & told]):
             notes.info(f"input to histogram_quantile has NaN observations, {text}{for_metric(name)}", span)
 
@@ -70,7 +80,9 @@ def note_nan_fractions(
 ) -> None:  # fmt: skip
     """Infos of `histogram_fraction` for histograms with observations of NaN."""
     asked = np.isnan(histograms.sum) & (histograms.count != 0) & (lower < upper)
-    for name in _distinct(names[asked]):
+    if not asked.any():
+        return
+    for name in _distinct(names[asked & _has_nan(histograms)]):
         text = "input to histogram_fraction has NaN observations, which are excluded from all fractions"
         notes.info(f"{text}{for_metric(name)}", span)
 
@@ -78,6 +90,12 @@ def note_nan_fractions(
 def for_metric(name: str) -> str:
     """How annotations end that are about a metric."""
     return f" for metric name {quote(name)}" if name else ""
+
+
+def _has_nan(histograms: Histograms) -> Bool:
+    """bool[n]: whether observations are in no bucket, which is so of NaN alone. A sum of NaN may come of +Inf and -Inf as well."""
+    rows = bucket_rows(histograms)
+    return np.asarray(np.bincount(rows.row, rows.counts, len(histograms)) < histograms.count)
 
 
 def _distinct(names: Strings) -> list[str]:

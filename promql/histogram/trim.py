@@ -32,6 +32,7 @@ def trim(histograms: Histograms, at: F64, *, upper: bool) -> Histograms:
         if endless.any():
             inf_kept, inf_middle = _split_endless(rows, value, upper)
             kept, middle = np.where(endless, inf_kept, kept), np.where(endless, inf_middle, middle)
+        kept = np.where(np.isnan(value) & (rows.side != ZERO), 0.0, kept)  # no bound is below NaN or above it
         weighted = np.where(kept == 0, 0.0, kept * middle)
     touched = np.bincount(row[kept != rows.counts], minlength=size) > 0
     out = compact(_with_counts(histograms, rows, kept))
@@ -72,7 +73,7 @@ def _split_endless(rows: BucketRows, value: F64, upper: bool) -> tuple[F64, F64]
     first = np.isneginf(rows.lower)
     if upper:
         inside = first & (end > 0) & np.isfinite(end) & (value > 0) & (value < end)
-        whole = (first & (value >= end)) | (first & (end <= 0)) | np.isposinf(value)
+        whole = (first & (value >= end)) | (first & (end <= 0) & (value > rows.lower)) | np.isposinf(value)
         kept = np.select([whole, inside], [counts, counts * value / end], 0.0)
         return kept, np.select([first & (value >= end), inside, whole], [_middle(rows), value / 2, value], none)
     inside = first & (end > 0) & np.isfinite(end) & (value >= 0) & (value < end)

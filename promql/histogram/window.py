@@ -11,9 +11,10 @@ from promql.annotations import Annotations
 from promql.histogram import arithmetic as histogram
 from promql.histogram.arithmetic import Terms
 from promql.histogram.rate import EXTRAPOLATED, LAST_TWO, begun_anew, delta, extrapolated
-from promql.histogram.samples import MIXED, MIXED_SCHEMAS, HistogramWindows, WindowResult, follows_histogram, prefix
+from promql.histogram.samples import MIXED, MIXED_SCHEMAS, HistogramWindows, WindowResult, count_natives, follows_histogram, prefix
 from promql.matrix import F64, I64, Bool
 from promql.syntax.ast import Span
+from promql.window.windows import without_stale
 from tsdb.kernel.downsample import COUNT
 from tsdb.model.histogram import COUNTER_RESET, NOT_COUNTER_RESET, UNKNOWN_RESET, Buckets
 from tsdb.model.series import SeriesBatch
@@ -33,8 +34,7 @@ def over_time(
     Window j of series i is rows lo[i, j]:hi[i, j] of the batch (i64[n, k], lo >= hi: empty) and covers
     (end_ms[j] - range_ms, end_ms[j]]. `span` is that of the range selector, for the notes.
     """
-    before = prefix(np.zeros(batch.samples, bool) if batch.histogram_at is None else batch.histogram_at >= 0)
-    natives = np.where(hi > lo, before[np.maximum(hi, lo)] - before[lo], 0)
+    natives = count_natives(batch, lo, hi)
     handled = natives > 0
     series, step = np.nonzero(handled)
     out = WindowResult.nothing(handled)
@@ -46,11 +46,16 @@ def over_time(
 
 
 def with_reset_hints(batch: SeriesBatch, reset: int = COUNTER_RESET) -> SeriesBatch:
-    """The batch with a hint wherever a histogram without one follows another: `reset` or not-reset, found by comparing them."""
+    """The batch with a hint wherever a histogram without one follows another: `reset` or not-reset, found by comparing them.
+
+    To tell resets, histograms are compared past stale markers between them: nobody may do so later, without their buckets.
+    """
     if batch.histogram_at is None or batch.histograms is None:
         return batch
-    at, hint = batch.histogram_at, batch.histograms.hint.copy()
-    after = np.flatnonzero(follows_histogram(batch))
+    kept = without_stale(batch) if reset == COUNTER_RESET else batch
+    at, hint = kept.histogram_at, batch.histograms.hint.copy()
+    assert at is not None, "a batch without stale markers has the same histograms"
+    after = np.flatnonzero(follows_histogram(kept))
     after = after[hint[at[after]] == UNKNOWN_RESET]
     fell = histogram.resets(batch.histograms, at[after - 1], at[after])
     hint[at[after]] = np.where(fell, reset, NOT_COUNTER_RESET)
@@ -58,11 +63,19 @@ def with_reset_hints(batch: SeriesBatch, reset: int = COUNTER_RESET) -> SeriesBa
 
 
 def without_buckets(batch: SeriesBatch) -> SeriesBatch:
-    """The batch with histograms of count, sum and reset hint alone, for queries that ask no more of them."""
+    """The batch with histograms of schema, count, sum and reset hint alone, for queries that ask no more of them.
+
+    Prometheus keeps as much: its `HistogramStatsIterator` tells exponential from custom buckets, but neither bounds nor zeros.
+    """
     if batch.histograms is None:
         return batch
-    none = Buckets.empty(len(batch.histograms))
-    return replace(batch, histograms=replace(batch.histograms, positive=none, negative=none))
+    size = len(batch.histograms)
+    none, zeros = Buckets.empty(size), np.zeros(size)
+    bare = replace(
+        batch.histograms, zero_threshold=zeros, zero_count=zeros, positive=none, negative=none,
+        bounds_offsets=np.zeros(size + 1, np.int64), bounds=np.empty(0),
+    )  # fmt: skip
+    return replace(batch, histograms=bare)
 
 
 def _evaluate(func: str, windows: HistogramWindows, out: WindowResult, at: tuple[I64, I64]) -> None:

@@ -16,7 +16,7 @@ from promql.names import merge_equal
 from promql.operators.grouping import grouped_labels
 from promql.operators.set_operators import group_presence
 from promql.pieces import step_slices
-from promql.syntax.ast import Aggregate
+from promql.syntax.ast import Aggregate, Span
 from promql.syntax.gotext import format_number, quote
 from tsdb.kernel import aggregate as kernel
 from tsdb.kernel.hash import hash_bytes
@@ -25,7 +25,8 @@ from tsdb.model.series import SeriesTable
 
 U64 = npt.NDArray[np.uint64]
 
-INT64_MAX = 2.0**63
+LOWEST_COUNT, HIGHEST_COUNT = -(2.0**63), 2.0**63 - 1024
+"""A count must lie between them: what Prometheus takes for the limits of an int64."""
 
 
 def top(node: Aggregate, value: Matrix, counts: F64, notes: Annotations, check: Callable[[], None]) -> Matrix:
@@ -34,7 +35,7 @@ def top(node: Aggregate, value: Matrix, counts: F64, notes: Annotations, check: 
     Series keep their labels. A single step is ordered by value within each group.
     """
     limits = _limits(counts)
-    if value.natives.any():
+    if value.natives[:, limits > 0].any():
         notes.info(f"ignored histogram in {node.op} aggregation", node.span)
     group, first = grouped_labels(node, value.series).group()
     sizes = np.bincount(group, minlength=len(first)) if len(group) else np.zeros(0, np.int64)
@@ -81,7 +82,7 @@ def limit_ratio(node: Aggregate, value: Matrix, ratios: F64, notes: Annotations)
 
 def quantile(node: Aggregate, value: Matrix, q: F64, notes: Annotations, check: Callable[[], None]) -> Matrix:
     """The q[j]-quantile of each group's floats at step j, interpolated between neighbours; NaN counts as the smallest."""
-    warn_quantiles(q, node.param.span if node.param else node.span, notes)
+    _warn_quantiles(q, node.param.span if node.param else node.span, notes)
     if value.natives.any():
         notes.info("ignored histogram in quantile aggregation", node.expr.span)
     labels = grouped_labels(node, value.series)
@@ -116,12 +117,17 @@ def count_values(node: Aggregate, value: Matrix, label: str) -> Matrix:
     return merge_equal(Matrix(labels.take(first), value.steps, counts, counts > 0))
 
 
-def warn_quantiles(q: F64, span: tuple[int, int], notes: Annotations) -> None:
-    """Warn of quantiles outside of [0, 1]: NaN, the largest and the smallest, once each."""
-    wrong = [np.nan] if np.isnan(q).any() else []
-    wrong += [worst for worst in (float(np.nanmax(q)), float(np.nanmin(q))) if not 0 <= worst <= 1] if not np.isnan(q).all() else []
-    for worst in wrong:
-        notes.warn(f"quantile value should be between 0 and 1, got {general(worst)}", span)
+def warn_each_quantile(q: F64, span: Span, notes: Annotations) -> None:
+    """Warn of every quantile outside of [0, 1]."""
+    wrong = q[~((q >= 0) & (q <= 1))]
+    for value in dict.fromkeys(map(general, wrong.tolist())):
+        notes.warn(f"quantile value should be between 0 and 1, got {value}", span)
+
+
+def _warn_quantiles(q: F64, span: Span, notes: Annotations) -> None:
+    """Warn of what is worst on each side of [0, 1], of NaN only where one is."""
+    worst = np.array([np.nan]) if np.isnan(q).any() else np.array([q.max(initial=0), q.min(initial=0)])
+    warn_each_quantile(worst, span, notes)
 
 
 def labels_hash(series: SeriesTable) -> U64:
@@ -142,12 +148,14 @@ def _text_hash(text: str) -> int:
 
 
 def _limits(counts: F64) -> I64:
-    """The counts as int64, cut to nothing below 1. QueryFailed for NaN and for what no int64 holds."""
+    """The counts as int64. QueryFailed for NaN and for what no int64 holds, unless none is as large as 1."""
+    if len(counts) == 0 or counts.max() < 1:
+        return np.zeros(len(counts), np.int64)
     if np.isnan(counts).any():
         raise QueryFailed("Parameter value is NaN")
-    if counts.min(initial=0) <= -INT64_MAX:
+    if counts.min() <= LOWEST_COUNT:
         raise QueryFailed(f"Scalar value {general(float(counts.min()))} underflows int64")
-    if counts.max(initial=0) >= INT64_MAX:
+    if counts.max() >= HIGHEST_COUNT:
         raise QueryFailed(f"Scalar value {general(float(counts.max()))} overflows int64")
     return counts.astype(np.int64)
 
@@ -158,9 +166,15 @@ def _only(value: Matrix, chosen: Bool) -> Matrix:
 
 
 def _best_first(heap: I64, keys: F64) -> I64:
-    """Rows of a heap by falling key, NaN last; equal keys stay in the order of the heap."""
-    x = keys[heap]
-    return heap[np.lexsort((-x, np.isnan(x)))]
+    """Rows of a heap by falling key; equal keys stay in the order of the heap."""
+    return heap[nan_last(-keys[heap])]
+
+
+def nan_last(keys: F64) -> I64:
+    """The rising order i64[n] of the keys, equal ones as they are; behind them each NaN before those that came before it, which is
+    how Prometheus's sort leaves them."""
+    numbers = ~np.isnan(keys)
+    return np.concatenate([np.flatnonzero(numbers)[np.argsort(keys[numbers], kind="stable")], np.flatnonzero(~numbers)[::-1]])
 
 
 def _quantiles(x: F64, floats: Bool, q: F64) -> F64:

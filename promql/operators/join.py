@@ -50,10 +50,9 @@ def join(node: Binary, lhs: Matrix, rhs: Matrix, notes: Annotations) -> Matrix:
     series = _labels(node, matching, many.series, one.series, pairs)
     _check_unique(matching, series, pairs.group, outcome.defined)
     samples = outcome.as_bool() if node.return_bool else outcome.samples
-    drop = _drops(many, pairs.many) if node.op not in ARITHMETIC else np.zeros(len(pairs.many), bool)
-    drop = drop | node.return_bool
+    drop = np.ones(len(pairs.many), bool) if node.return_bool else None  # Prometheus forgets other marks
     present = outcome.defined if node.return_bool else outcome.keep
-    out = Matrix(series, lhs.steps, samples.values, present, samples.histograms, samples.cells, drop if drop.any() else None)
+    out = Matrix(series, lhs.steps, samples.values, present, samples.histograms, samples.cells, drop)
     return merge_equal(non_empty(out))
 
 
@@ -182,10 +181,3 @@ def _check_unique(matching: Matching, series: SeriesTable, group: I64, live: Boo
     if matching.card == "one-to-one":
         raise QueryFailed("multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)")
     raise QueryFailed("multiple matches for labels: grouping labels must ensure unique matches")
-
-
-def _drops(matrix: Matrix, rows: I64) -> Bool:
-    """The marks of the many side; a filled side has no name to lose."""
-    if matrix.drop_name is None:
-        return np.zeros(len(rows), bool)
-    return np.where(rows >= 0, matrix.drop_name[rows], False)

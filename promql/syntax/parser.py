@@ -11,7 +11,7 @@ from lark.exceptions import UnexpectedToken
 from lark.parsers.lalr_analysis import Shift
 from lark.parsers.lalr_parser_state import ParserState
 
-from promql.syntax import tree
+from promql.syntax import tree as rules
 from promql.syntax.ast import Definition, Expr, VectorSelector
 from promql.syntax.errors import ParseError, SyntaxProblem
 from promql.syntax.lexer import MAX_QUERY_BYTES, QueryLexer, describe, tokens
@@ -50,12 +50,14 @@ def parse(text: str, *, features: frozenset[str] = frozenset(), functions: Seque
     About 10 µs a token; texts asked before come from a bounded cache. Refuses what is over a limit before it costs more.
     """
     named = tuple(definition for definition in functions if definition.name in text)
-    expr = _parse_cached(text, named) if len(text) <= MAX_CACHED_CHARS else _parse(text, named)
     try:
-        check_features(expr, features)
+        tree, checked = _parse_cached(text, named) if len(text) <= MAX_CACHED_CHARS else _parse(text, named)
+        check_features(tree, features)  # Prometheus tells of them before it looks at types
     except SyntaxProblem as problem:
         raise ParseError(problem.message, query=text, span=problem.span) from None
-    return expr
+    if isinstance(checked, SyntaxProblem):
+        raise ParseError(checked.message, query=text, span=checked.span)
+    return checked
 
 
 def parse_selector(text: str) -> tuple[Matcher, ...]:
@@ -70,15 +72,17 @@ def parse_selector(text: str) -> tuple[Matcher, ...]:
 
 
 @lru_cache(CACHED_QUERIES)
-def _parse_cached(text: str, functions: tuple[Definition, ...]) -> Expr:
+def _parse_cached(text: str, functions: tuple[Definition, ...]) -> tuple[Expr, Expr | SyntaxProblem]:
     return _parse(text, functions)
 
 
-def _parse(text: str, functions: tuple[Definition, ...]) -> Expr:
+def _parse(text: str, functions: tuple[Definition, ...]) -> tuple[Expr, Expr | SyntaxProblem]:
+    """(the tree, the type-checked tree or what is wrong with its types). SyntaxProblem where the text is no tree."""
+    tree = _tree(text, "expression", functions)
     try:
-        return check(_tree(text, "expression", functions), text)
+        return tree, check(tree, text)
     except SyntaxProblem as problem:
-        raise ParseError(problem.message, query=text, span=problem.span) from None
+        return tree, SyntaxProblem(problem.message, problem.span)
 
 
 def _tree(text: str, start: str, functions: tuple[Definition, ...] = ()) -> Expr:
@@ -109,7 +113,7 @@ def _defined(token: Token, definition: Definition, text: str) -> Token:
     if token.type != "IDENTIFIER" or not _CALLED.match(text, end):
         return token
     kind = "AGGREGATE" if definition.kind == "aggregate" else "IDENTIFIER"
-    defined = tree.DefinedToken(kind, str(token), start_pos=token.start_pos, end_pos=end)
+    defined = rules.DefinedToken(kind, str(token), start_pos=token.start_pos, end_pos=end)
     defined.definition = definition
     return defined
 
@@ -119,7 +123,7 @@ def _grammar() -> Lark:
     """The LALR tables of promql.lark; made once a process, in about 0.1 s."""
     text = Path(__file__).with_name("promql.lark").read_text()
     starts = ["expression", "selector"]
-    return Lark(text, parser="lalr", lexer=QueryLexer, transformer=tree, start=starts, maybe_placeholders=False)
+    return Lark(text, parser="lalr", lexer=QueryLexer, transformer=rules, start=starts, maybe_placeholders=False)
 
 
 def _unexpected(error: UnexpectedToken, text: str) -> SyntaxProblem:

@@ -31,6 +31,7 @@ from promql.syntax.ast import (
 )
 from promql.syntax.errors import SyntaxProblem
 from promql.syntax.gotext import MAX_DURATION_MS, parse_duration_ms, parse_number, quote, unquote
+from promql.syntax.lexer import describe
 from promql.syntax.signatures import PARAMETERS, signature
 from tsdb.model.errors import BadData
 from tsdb.model.labels import METRIC_NAME
@@ -87,12 +88,16 @@ def unary(op: Token, expr: Expr) -> Expr:
 
 def modifiers(children: list[object]) -> tuple[bool, Matching]:
     """[bool, Matching of on/ignoring, (side, fill value)…]; type checking drops a Matching that joins no vectors."""
-    matching = Matching()
+    matching, filled = Matching(), ""
     for part in children[1:]:
         if isinstance(part, Matching):
             matching = part
         else:
-            side, value = cast(tuple[str, float], part)
+            token, value = cast(tuple[Token, float], part)
+            side = token.lower()
+            if filled and {filled, side} != {"fill_left", "fill_right"}:
+                raise SyntaxProblem(f"unexpected {describe(token)}", _span(token))
+            filled = "fill" if filled else side
             left, right = (value if side != "fill_right" else None), (value if side != "fill_left" else None)
             matching = replace(
                 matching,
@@ -119,8 +124,8 @@ def joining(on: Token, names: Names) -> Matching:
 
 
 @_inline
-def fill(side: Token, _lpar: Token, number: NumberLiteral, _rpar: Token) -> tuple[str, float]:
-    return side.lower(), number.value
+def fill(side: Token, _lpar: Token, number: NumberLiteral, _rpar: Token) -> tuple[Token, float]:
+    return side, number.value
 
 
 # What follows an operand.

@@ -4,6 +4,7 @@ This is the only place where range vectors exist. Floats go through the kernels 
 through `promql.window.natives`; here the two are put together.
 """
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from promql.annotations import Annotations
 from promql.downsampled import for_function
 from promql.matrix import F64, Bool, Matrix
 from promql.matrix_rows import non_empty
-from promql.operators.aggregate_whole import warn_quantiles
+from promql.message_text import general
+from promql.operators.aggregate_whole import warn_each_quantile
 from promql.syntax.ast import Span
 from promql.window.floats import EXTRAPOLATED, PICKS, REDUCTIONS, float_windows
 from promql.window.natives import with_natives
@@ -50,16 +52,23 @@ def check_call(call: RangeCall, windows: Windows) -> None:
 
 
 def over_time(
-    call: RangeCall, batch: SeriesBatch, windows: Windows, notes: Annotations, executor: Executor | None = None
+    call: RangeCall,
+    batch: SeriesBatch,
+    windows: Windows,
+    notes: Annotations,
+    executor: Executor | None = None,
+    *,
+    drop_name: Bool | None = None,
 ) -> Matrix:
-    """The function over each window of each series; series without any result go. All but KEEP_NAME mark names to go.
+    """The function over each window of each series; series without any result go. All but KEEP_NAME mark names to go, those leave
+    the marks bool[n] of a subquery's series.
 
     Samples of `batch` outside all windows do no harm. QueryFailed for smoothing factors outside (0, 1).
     """
     batch = without_stale(batch) if batch.windows is None else for_function(call.func, batch, windows)
     seen = batch if call.func in PICKS else only_floats(batch)
     floats = float_windows(call.func, seen, windows, call.params, executor)
-    drop = None if call.func in KEEP_NAME else np.ones(len(batch), bool)
+    drop = drop_name if call.func in KEEP_NAME else np.ones(len(batch), bool)
     matrix = Matrix(batch.series, windows.steps, floats.values, floats.present, drop_name=drop)
     natives = rows_with_histograms(batch)
     if len(natives):
@@ -78,18 +87,21 @@ def _note(call: RangeCall, matrix: Matrix, overlap: Bool, notes: Annotations) ->
     elif call.func == "quantile_over_time":
         used = matrix.floats.any(axis=0)
         if used.any():
-            warn_quantiles(call.params[0][used], call.span, notes)
+            warn_each_quantile(call.params[0][used], call.span, notes)
     elif call.func == "double_exponential_smoothing":
         _check_factors(call, matrix)
 
 
 def _check_factors(call: RangeCall, matrix: Matrix) -> None:
-    """Prometheus looks at the factors only where there are samples to smooth."""
-    for name, factor in zip(("smoothing", "trend"), call.params, strict=True):
-        wrong = factor[~((factor > 0) & (factor < 1))]
-        if len(wrong) and len(matrix):
-            symbol = "sf" if name == "smoothing" else "tf"
-            raise QueryFailed(f"invalid {name} factor. Expected: 0 < {symbol} < 1, got: {wrong[0]:f}")
+    """Prometheus looks at the factors only where there are samples to smooth. NaN is none that it minds."""
+    wrong = [(factor <= 0) | (factor >= 1) for factor in call.params]
+    if len(matrix) == 0 or not np.any(wrong):
+        return
+    step = int(np.argmax(np.any(wrong, axis=0)))
+    name, symbol, at = ("smoothing", "sf", 0) if wrong[0][step] else ("trend", "tf", 1)
+    factor = float(call.params[at][step])
+    text = f"{factor:f}" if math.isfinite(factor) else general(factor)
+    raise QueryFailed(f"invalid {name} factor. Expected: 0 < {symbol} < 1, got: {text}")
 
 
 def _only_with(modifier: str, functions: Sequence[str], func: str) -> str:

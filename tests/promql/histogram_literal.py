@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from promql.syntax.gotext import format_number
-from tsdb.model.histogram import CUSTOM_BUCKETS_SCHEMA, UNKNOWN_RESET, Buckets, Histograms
+from tsdb.model.histogram import CUSTOM_BUCKETS_SCHEMA, GAUGE, UNKNOWN_RESET, Buckets, Histograms
 
 EPSILON = 1e-6
 """Relative error that Prometheus's own suite allows."""
@@ -52,7 +52,10 @@ def parse_histogram(text: str) -> HistogramLiteral:
 
 
 def combine(a: HistogramLiteral, b: HistogramLiteral, sign: float) -> HistogramLiteral:
-    """a + sign·b, where b is at least as fine as a and of the same kind; a keeps its zero threshold."""
+    """a + sign·b, where b is at least as fine as a and of the same kind; a keeps its zero threshold.
+
+    Its hint is gauge where either is one, else what both agree on.
+    """
     if a.schema > b.schema or a.bounds != b.bounds:
         raise ValueError(f"cannot combine schema {a.schema} with {b.schema}")
     shift = b.schema - a.schema
@@ -64,7 +67,7 @@ def combine(a: HistogramLiteral, b: HistogramLiteral, sign: float) -> HistogramL
         zero_threshold=max(a.zero_threshold, b.zero_threshold),
         positive=_combine_buckets(a.positive, b.positive, sign, shift),
         negative=_combine_buckets(a.negative, b.negative, sign, shift),
-        hint=b.hint if a.hint is None else a.hint,
+        hint=GAUGE if GAUGE in (a.hint, b.hint) else a.hint if a.hint == b.hint else None,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from promql.syntax.gotext import parse_duration_ms, unquote
 from tests.promql.histogram_literal import HistogramLiteral, combine, parse_histogram
+from tsdb.model.histogram import UNKNOWN_RESET
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import STALE_NAN
 
@@ -119,9 +120,12 @@ def parse_series(line: str) -> tuple[Labels, str]:
     return Labels.of(pairs), line[found.end() :]
 
 
-def parse_points(text: str) -> tuple[Point, ...]:
-    """The expanded values of a sequence such as `1 2+3x2 _ stale {{count:1}}x3`."""
-    return tuple(point for item in _VALUE.findall(text) for point in _expand(item))
+def parse_points(text: str, *, expected: bool = False) -> tuple[Point, ...]:
+    """The expanded values of a sequence such as `1 2+3x2 _ stale {{count:1}}x3`.
+
+    Where they are `expected`, the increment of a histogram sequence says whether reset hints count; without one they have none.
+    """
+    return tuple(point for item in _VALUE.findall(text) for point in _expand(item, expected))
 
 
 def _block(number: int, lines: list[str]) -> Iterator[Command]:
@@ -198,13 +202,13 @@ def _signed_ms(text: str) -> int:
     return -size_ms if text.startswith("-") else size_ms
 
 
-def _expand(item: str) -> list[Point]:
+def _expand(item: str, expected: bool) -> list[Point]:
     if re.fullmatch(r"_(x\d+)?", item):
         return [None] * int(item[2:] or 1)
     if item == "stale":
         return [STALE_NAN]
     if item.startswith("{{"):
-        return _expand_histograms(item)
+        return _expand_histograms(item, expected)
     found = _SEQUENCE.match(item)
     if not found:
         raise ValueError(f"invalid series value {item!r}")
@@ -216,7 +220,7 @@ def _expand(item: str) -> list[Point]:
     return out
 
 
-def _expand_histograms(item: str) -> list[Point]:
+def _expand_histograms(item: str, expected: bool) -> list[Point]:
     found = _HISTOGRAMS.match(item)
     if not found:
         raise ValueError(f"invalid histogram value {item!r}")
@@ -227,7 +231,9 @@ def _expand_histograms(item: str) -> list[Point]:
     for _ in range(times):
         current = combine(current, step, 1.0 if found[2] == "+" else -1.0)
         out.append(current)
-    return [replace(literal, hint=step.hint) for literal in out] if step.hint is None else list(out)
+    if not expected:
+        return list(out)
+    return [replace(literal, hint=None if step.hint is None else literal.hint or UNKNOWN_RESET) for literal in out]
 
 
 def _eval(number: int, lines: list[str]) -> Eval:
@@ -249,7 +255,7 @@ def _eval(number: int, lines: list[str]) -> Eval:
             command = replace(command, scalar=float(line))
         else:
             labels, rest = parse_series(line)
-            command = replace(command, series=(*command.series, (labels, parse_points(rest))))
+            command = replace(command, series=(*command.series, (labels, parse_points(rest, expected=True))))
     return command
 
 

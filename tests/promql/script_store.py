@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from tests.promql.histogram_literal import HistogramLiteral, to_histograms
 from tests.promql.script import Clear, Command, Load
 from tsdb.head.head import Head, HeadOptions
-from tsdb.model.histogram import CUSTOM_BUCKETS_SCHEMA
+from tsdb.model.histogram import CUSTOM_BUCKETS_SCHEMA, GAUGE
 from tsdb.model.labels import METRIC_NAME, Labels
 from tsdb.model.series import STALE_NAN, is_stale
 from tsdb.model.write import HistogramSamples, WriteBatch
@@ -101,11 +101,16 @@ def _load(command: Load) -> dict[Labels, list[Sample]]:
     out = {}
     for series in command.series:
         timed = zip(range(len(series.points)), series.points, series.start_ms, strict=True)
-        points = [Sample(i * command.gap_ms, point, start) for i, point, start in timed if point is not None]
+        points = [Sample(i * command.gap_ms, _stored(point), start) for i, point, start in timed if point is not None]
         out[series.labels] = points
     if command.with_nhcb:
         out.update(_custom_bucket_histograms(out))
     return out
+
+
+def _stored(point: float | HistogramLiteral) -> float | HistogramLiteral:
+    """A point as Prometheus's TSDB keeps it: of reset hints only gauge lasts, what is a reset is found by comparing."""
+    return replace(point, hint=None) if isinstance(point, HistogramLiteral) and point.hint != GAUGE else point
 
 
 def _values(samples: Sequence[Sample]) -> np.ndarray:

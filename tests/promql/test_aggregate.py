@@ -30,9 +30,9 @@ def node(query: str) -> Aggregate:
     return expr
 
 
-def run(query: str, value: Matrix, param: float | str | None = None) -> Matrix:
+def run(query: str, value: Matrix, param: float | str | list[float] | None = None) -> Matrix:
     size = len(value.steps)
-    given = scalar(*[param] * size) if isinstance(param, float | int) else param
+    given = scalar(*[param] * size) if isinstance(param, float | int) else scalar(*param) if isinstance(param, list) else param
     return aggregate(node(query), value, given, Annotations(query))
 
 
@@ -250,15 +250,23 @@ def test_count_values_makes_labels_of_values() -> None:
     [
         ("topk(1, x)", math.nan, "Parameter value is NaN"),
         ("topk(1, x)", 1e19, r"Scalar value 1e\+19 overflows int64"),
-        ("limitk(1, x)", -1e19, r"Scalar value -1e\+19 underflows int64"),
+        ("limitk(1, x)", [1.0, -1e19], r"Scalar value -1e\+19 underflows int64"),
         ("limit_ratio(1, x)", math.nan, "Ratio value is NaN"),
         ('count_values("", x)', "", 'invalid label name ""'),
         ('count_values("a", x)', "a\udcc5z", r'invalid label name "a\\xc5z"'),
     ],
 )
-def test_bad_parameters(query: str, param: float | str, message: str) -> None:
+def test_bad_parameters(query: str, param: float | str | list[float], message: str) -> None:
     with pytest.raises(QueryFailed, match=message):
-        run('count_values("a", x)' if isinstance(param, str) else query, matrix({"x": [1]}), param)
+        run('count_values("a", x)' if isinstance(param, str) else query, matrix({"x": [1, 1]}), param)
+
+
+@pytest.mark.parametrize("query", ["topk(1, h)", "bottomk(1, h)", "limitk(1, h)"])
+@pytest.mark.parametrize("param", [0.5, -1e30, -math.inf])
+def test_less_than_one_chooses_nothing_and_tells_nothing(query: str, param: float) -> None:
+    notes = Annotations(query)
+    out = aggregate(node(query), matrix({"h": [1, 2]}), scalar(param, param), notes)
+    assert len(out) == 0 and not notes.infos
 
 
 def test_a_name_to_lose_is_lost_by_the_group_that_carries_it() -> None:

@@ -257,7 +257,7 @@ def test_quantiles_of_changing_buckets_and_what_is_told() -> None:
     assert list(notes.infos) == [
         "PromQL info: input to histogram_quantile needed to be fixed for monotonicity "
         "(see https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)"
-        ' for metric name "h", from buckets 2 to 2, with a max diff of 1, over 1 samples'
+        ", from buckets 2 to 2, with a max diff of 1, over 1 samples"
         " from 1970-01-01T00:01:00Z to 1970-01-01T00:01:00Z (1:23)"
     ]
 

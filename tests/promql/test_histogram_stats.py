@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from promql.annotations import Annotations
 from promql.histogram import stats
 from promql.histogram.buckets import CLOSED, OPEN_LEFT, OPEN_RIGHT, bucket_rows, go_float, to_text
+from promql.histogram.layout import columns
 from promql.histogram.trim import trim
 from tests.promql.histogram_literal import HistogramLiteral, to_histograms
 from tests.promql.histograms import as_f64, custom, exponential, histograms
+from tsdb.kernel import histogram as kernel
 from tsdb.model.series import strings
 
 INF = np.inf
@@ -50,6 +52,9 @@ def test_fraction_undoes_quantile(literal: HistogramLiteral, q: float) -> None:
         ("schema:-53 count:4 custom_values:[-5 10] buckets:[4]", 0.5, -5.0),  # nor has the first a start
         ("schema:0 count:15 sum:NaN buckets:[12]", 0.8, 1.0),
         ("schema:0 count:15 sum:NaN buckets:[12]", 0.81, np.nan),
+        ("count:5 sum:1", 0.0, np.nan),  # no bucket is populated: 0/0 at the ends
+        ("count:5 sum:1", 0.5, 0.0),
+        ("count:5 sum:1", 1.0, np.nan),
     ],
 )
 def test_quantile_of(text: str, q: float, expected: float) -> None:
@@ -67,11 +72,29 @@ def test_quantile_of(text: str, q: float, expected: float) -> None:
         ("", 0, 1, np.nan),
         ("schema:-53 count:4 custom_values:[5 10] buckets:[1 2 1]", 0, 7.5, 0.5),
         ("schema:-53 count:4 custom_values:[-5 10] buckets:[4]", -INF, -6, 1.0),
+        ("schema:-53 count:10 custom_values:[-5 5] buckets:[0 10]", -3, 0, 0.0),  # a custom bucket around 0 begins there
+        ("schema:-53 count:13 custom_values:[-5 5] buckets:[3 10]", -3, 2.5, 5 / 13),
         ("schema:0 count:15 sum:NaN buckets:[12]", -INF, INF, 0.8),
     ],
 )
 def test_fraction_of(text: str, low: float, high: float, expected: float) -> None:
     assert stats.fraction(as_f64(low), as_f64(high), histograms(text))[0] == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "q", "expected"),
+    [
+        ("schema:-53 count:6 custom_values:[5] buckets:[1 5]", 0.1, False),
+        ("schema:-53 count:6 custom_values:[5] buckets:[1 5]", 0.5, True),
+        ("schema:-53 count:6 custom_values:[5] buckets:[6]", 0.9, False),  # its -Inf is taken for 0
+        ("schema:-53 count:6 custom_values:[-5] buckets:[6]", 0.9, True),
+        ("schema:-53 count:6 custom_values:[5]", 0.5, False),
+        (EXAMPLE, 1.0, False),
+    ],
+)
+def test_quantiles_in_buckets_without_end(text: str, q: float, *, expected: bool) -> None:
+    for kernel_of in (kernel.in_endless, kernel.in_endless.py_func):
+        assert kernel_of(columns(histograms(text)), as_f64(q)).tolist() == [expected]
 
 
 def test_moments() -> None:
@@ -95,6 +118,15 @@ def test_notes_on_observations_of_nan() -> None:
     ]
 
 
+def test_no_notes_where_all_observations_are_in_buckets() -> None:
+    notes = Annotations("x")
+    many = histograms("count:12 sum:NaN buckets:[12]", "schema:-53 count:15 sum:NaN custom_values:[5] buckets:[1 5]")
+    q = as_f64(0.5, 0.9)  # the second, though it has some elsewhere, in the bucket to +Inf
+    stats.note_nan_quantiles(many, q, stats.quantile(q, many), strings(["a", "b"]), (0, 1), notes)
+    stats.note_nan_fractions(many.take(np.array([0])), as_f64(0), as_f64(1), strings(["a"]), (0, 1), notes)
+    assert not notes.infos
+
+
 @given(st.one_of(exponential(zeros=none, least=1), custom(least=1)), st.floats(1e-6, 100), st.sampled_from([-1, 1]))
 def test_trims_keep_the_fraction(literal: HistogramLiteral, size: float, sign: int) -> None:
     at = sign * size
@@ -109,6 +141,13 @@ def test_two_trims_share_the_observations(literal: HistogramLiteral, at: float) 
     one = to_histograms([literal])
     both = trim(one, as_f64(at), upper=True).count + trim(one, as_f64(at), upper=False).count
     assert both == pytest.approx(literal.count)
+
+
+def test_trims_at_nan_leave_no_bucket() -> None:
+    one = histograms("schema:-53 count:6 sum:10 custom_values:[1 5] buckets:[1 2 3]")
+    for upper in (True, False):
+        out = trim(one, as_f64(np.nan), upper=upper)
+        assert (out.count[0], out.sum[0], len(out.positive.index)) == (0, 0, 0)
 
 
 def test_trims_without_effect_change_nothing() -> None:

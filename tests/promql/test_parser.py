@@ -268,6 +268,21 @@ def test_experimental_syntax_needs_its_feature(query: str, feature: str, message
 
 
 @pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("mad_over_time(foo)", 'function "mad_over_time" is not enabled'),
+        ('limitk("a", foo)', r"limitk\(\) is experimental"),
+        ("foo + fill(0) 1", "binop fill modifiers are experimental"),
+    ],
+)
+def test_what_is_not_enabled_is_told_before_wrong_types(query: str, message: str) -> None:
+    with pytest.raises(ParseError, match=message):
+        parse(query)
+    with pytest.raises(ParseError, match=r"expected|only"):
+        parse(query, features=ALL_FEATURES)
+
+
+@pytest.mark.parametrize(
     "query",
     [
         "(" * 1000 + "1" + ")" * 1000,

@@ -113,6 +113,9 @@ def test_what_stands_twice_is_shared() -> None:
         ("histogram_sum(rate(x[5m])) / histogram_count(y)", {"x", "y"}),
         ("histogram_quantile(0.9, sum(x))", set()),
         ("histogram_count(sum_over_time(x[5m:1m]))", set()),
+        ("histogram_count(x </ 2 + y) + histogram_count(z + (y >/ 2))", {"z"}),
+        ("histogram_count(sum(x)) + sum(y)", {"x"}),
+        ("histogram_count(sum(x)) + sum(x)", set()),
         ("sum(x)", set()),
     ],
 )

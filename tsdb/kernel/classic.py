@@ -36,10 +36,11 @@ def _gather(start, end, j, upper, counts, present, bound, count):
 
 
 @register_jitable
-def _make_monotonic(n, j, bound, count, repair):
-    """Falling counts raised to the one before; what was repaired is noted in repair f64[6]."""
+def _make_monotonic(n, bound, count, found):
+    """Falling counts raised to the one before; whether any was. Which bounds and by how much goes into found f64[3]."""
     before = count[0]
     fixed = False
+    found[LOWEST], found[HIGHEST], found[DIFFERENCE] = np.inf, -np.inf, 0.0
     for b in range(1, n):
         now = count[b]
         if now == before:
@@ -49,23 +50,28 @@ def _make_monotonic(n, j, bound, count, repair):
                 before = now
                 continue
             fixed = True
-            repair[LOWEST] = min(repair[LOWEST], bound[b])
-            repair[HIGHEST] = max(repair[HIGHEST], bound[b])
-            repair[DIFFERENCE] = max(repair[DIFFERENCE], before - now)
+            found[LOWEST] = min(found[LOWEST], bound[b])
+            found[HIGHEST] = max(found[HIGHEST], bound[b])
+            found[DIFFERENCE] = max(found[DIFFERENCE], before - now)
         count[b] = before
-    if fixed:
-        if repair[STEPS] == 0.0:
-            repair[FIRST] = j
-        repair[LAST] = j
-        repair[STEPS] += 1.0
+    return fixed
+
+
+@register_jitable
+def _note(found, j, repair):
+    """Add what was repaired at step j to repair f64[6]."""
+    repair[LOWEST] = min(repair[LOWEST], found[LOWEST])
+    repair[HIGHEST] = max(repair[HIGHEST], found[HIGHEST])
+    repair[DIFFERENCE] = max(repair[DIFFERENCE], found[DIFFERENCE])
+    if repair[STEPS] == 0.0:
+        repair[FIRST] = j
+    repair[LAST] = j
+    repair[STEPS] += 1.0
 
 
 @register_jitable
 def _quantile(q, n, bound, count):
-    total = count[n - 1]
-    if n < 2 or total == 0.0:
-        return np.nan
-    rank = q * total
+    rank = q * count[n - 1]
     b = 0
     while b < n - 1 and not count[b] >= rank:
         b += 1
@@ -112,7 +118,7 @@ def buckets(fraction, low, high, starts, upper, counts, present):
     widest = 0
     for i in range(g):
         widest = max(widest, starts[i + 1] - starts[i])
-    bound, count = np.empty(widest), np.empty(widest)
+    bound, count, found = np.empty(widest), np.empty(widest), np.empty(3)
     for i in range(g):
         for j in range(k):
             n = _gather(starts[i], starts[i + 1], j, upper, counts, present, bound, count)
@@ -130,6 +136,10 @@ def buckets(fraction, low, high, starts, upper, counts, present):
             elif a < 0.0 or a > 1.0:
                 out[i, j] = -np.inf if a < 0.0 else np.inf
             elif bound[n - 1] == np.inf:
-                _make_monotonic(n, j, bound, count, repair[i])
+                fixed = _make_monotonic(n, bound, count, found)
+                if n < 2 or count[n - 1] == 0.0:  # no observations, no quantile, and nothing to tell of
+                    continue
+                if fixed:
+                    _note(found, j, repair[i])
                 out[i, j] = _quantile(a, n, bound, count)
     return out, exists, repair

@@ -240,6 +240,22 @@ def _sided(c, row, lower, upper, zero):
 
 
 @register_jitable
+def _ranked(c, row, rank, forward):
+    """(the bucket that a rank falls into, counted up or else down; observations up to its far end), the last populated one where
+    none reaches the rank, -1 where none is populated."""
+    size, last, seen = _size(c, row), -1, 0.0
+    for i in range(size):
+        at = i if forward else size - 1 - i
+        count = _count(c, row, at)
+        if count != 0:
+            last = at
+            seen += count
+            if seen >= rank:
+                break
+    return last, seen
+
+
+@register_jitable
 def _quantile(c, row, q):
     if math.isnan(q):
         return np.nan
@@ -250,26 +266,15 @@ def _quantile(c, row, q):
     total = c.count[row]
     if total == 0:
         return np.nan
-    size = _size(c, row)
     forward = math.isnan(c.sum[row]) or q < 0.5  # observations of NaN are in no bucket, so only counting up is right
     rank = q * total if forward else (1 - q) * total
-    last, seen = -1, 0.0
-    for i in range(size):
-        at = i if forward else size - 1 - i
-        count = _count(c, row, at)
-        if count != 0:
-            last = at
-            seen += count
-            if seen >= rank:
-                break
+    last, seen = _ranked(c, row, rank, forward)
     if last < 0:
-        return np.nan if math.isnan(c.sum[row]) else 0.0
+        return np.nan if math.isnan(c.sum[row]) or rank == 0 else 0.0
     lower, upper, count, zero = _bucket(c, row, last)
     custom = c.schema[row] == CUSTOM
-    if custom and lower == -np.inf and upper <= 0:
-        return upper
-    if custom and lower != -np.inf and upper == np.inf:
-        return lower
+    if custom and _endless(lower, upper):
+        return upper if lower == -np.inf else lower
     lower, upper = _sided(c, row, lower, upper, zero)
     seen = min(seen, total)
     if seen < rank:
@@ -293,6 +298,24 @@ def quantiles(c, q):
 
 
 @register_jitable
+def _endless(lower, upper):
+    """Whether nothing can be interpolated in a custom bucket: it reaches to +Inf, or from -Inf up to 0 at most."""
+    return upper <= 0 if lower == -np.inf else upper == np.inf
+
+
+@njit(nogil=True, cache=True)
+def in_endless(c, q):
+    """bool[n]: whether the q[i]-quantile of histogram i, counted up, falls into a custom bucket without an end."""
+    out = np.zeros(len(q), np.bool_)
+    for row in range(len(q)):
+        last, _ = _ranked(c, row, q[row] * c.count[row], True)
+        if c.schema[row] == CUSTOM and last >= 0:
+            lower, upper, _, _ = _bucket(c, row, last)
+            out[row] = _endless(lower, upper)
+    return out
+
+
+@register_jitable
 def _share(lower, upper, value, linear):
     """The share of a bucket's observations that are below `value`, which is inside it."""
     if linear:
@@ -310,6 +333,8 @@ def _below(c, row, value, total):
         if count == 0 or (zero and count < 0):
             continue
         lower, upper = _sided(c, row, lower, upper, zero)
+        if c.schema[row] == CUSTOM and lower <= 0 and upper >= 0:
+            lower = 0.0  # as Prometheus does here, though not for quantiles
         if lower >= value:
             return min(rank, total)
         if upper > value:
