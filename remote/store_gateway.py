@@ -118,6 +118,11 @@ class StoreGateway:
         run = map if self.executor is None else self.executor.map
         deque(run(lambda tenant: self._load(tenant, now_ms), tenants), maxlen=0)
 
+    def look_ahead(self, tenants: Sequence[str]) -> None:
+        """Reads the indexes of tenants who are likely to be asked for, so that the first query need not. Unavailable."""
+        run = map if self.executor is None else self.executor.map
+        deque(run(self.blocks, tenants), maxlen=0)
+
     def reload(self, tenant: str, now_ms: int) -> None:
         """Reads one tenant's index now, if the tenant is one of those asked for."""
         if tenant in self._known:

@@ -30,7 +30,7 @@ from remote.ring.membership import MemoryMembership
 from remote.ring.ring import Instance, State, instance_tokens
 from remote.store_gateway import GatewayOptions, StoreGateway
 from remote.tenant_store import TenantStore
-from remote.tenants import resolve_tenant, resolve_tenants
+from remote.tenants import ANONYMOUS, resolve_tenant, resolve_tenants
 from treering.config import Config
 from treering.limits import limits_table
 from treering.python_functions import added, load_functions
@@ -110,7 +110,7 @@ class Node:
         self.querier = Querier(ring, lambda i: members[i.id], self.store_gateway, executor=self._quorum_pool)
         self.telemetry.watch(self._gauges)
         self.store_gateway.refresh(self.started_ms)
-        self._refreshed_ms = self.started_ms
+        self._refreshed_ms, self._looked_ahead = self.started_ms, False
 
     def __enter__(self) -> "Node":
         return self
@@ -233,10 +233,18 @@ class Node:
             report = ingester.tick(now_ms)
             self._tell_failures(report)
             cut += len(report.written)
+        if not self._looked_ahead:
+            self._looked_ahead = True
+            self._guard("store-gateway", lambda: self.store_gateway.look_ahead(self._own_tenants()))
         if now_ms - self._refreshed_ms >= self.config.block_refresh_s * 1000:
             self._refreshed_ms = now_ms
             self._guard("store-gateway", lambda: self.store_gateway.refresh(now_ms))
         return cut
+
+    def _own_tenants(self) -> list[str]:
+        """Those who write here, and the only one where there is but one."""
+        own = {tenant for ingester in self.ingesters for tenant in ingester.tenants()}
+        return sorted(own if self.config.multitenancy else own | {ANONYMOUS})
 
     def compact(self, stop: Callable[[], bool] = lambda: False) -> None:
         """One round of the compactor, which may take minutes; `stop` ends it early."""

@@ -335,6 +335,18 @@ def test_a_tenant_is_known_when_it_is_asked_for_and_forgotten_when_it_is_not(tmp
     assert gateway.asked() == {}
 
 
+def test_who_is_looked_ahead_for_is_known_before_the_first_query(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path)
+    for i, tenant in enumerate("ab"):
+        put(bucket, tenant, 0, i)
+    gateway = StoreGateway(bucket)
+    gateway.refresh(0)
+    gateway.look_ahead(["a", "z"])
+    assert {tenant: len(known.live) for tenant, known in gateway.asked().items()} == {"a": 1, "z": 0}
+    gateway.refresh(IDLE_MS + 1)
+    assert gateway.asked() == {}
+
+
 def test_caches_are_bounded_and_count(tmp_path: Path) -> None:
     bucket = FolderBucket(tmp_path)
     for i in range(10):
