@@ -160,12 +160,20 @@ def _collect(vector: Matrix, span: Span, notes: Annotations) -> _Classics:
 
 def _tell_repairs(series: SeriesTable, repair: F64, steps: Steps, span: Span, notes: Annotations, *, named: bool) -> None:
     """One info for each metric whose counts had to be made monotonic: where, by how much, how often."""
-    for row in np.flatnonzero(repair[:, classic.STEPS]).tolist():
-        found = repair[row]
-        first_ms, last_ms = (steps.start_ms + int(found[i]) * steps.step_ms for i in (classic.FIRST, classic.LAST))
-        bounds = float(found[classic.LOWEST]), float(found[classic.HIGHEST])
-        detail = _Repair(*bounds, float(found[classic.DIFFERENCE]), int(found[classic.STEPS]), first_ms, last_ms)
-        notes.info(MONOTONICITY + (_of_metric(series, row) if named else ""), span, detail)
+    rows = np.flatnonzero(repair[:, classic.STEPS])
+    names, which = np.unique(series.column(METRIC_NAME)[rows], return_inverse=True)
+    for i in range(len(names)):
+        mine = repair[rows[which == i]]
+        first, last = int(mine[:, classic.FIRST].min()), int(mine[:, classic.LAST].max())
+        detail = _Repair(
+            mine[:, classic.LOWEST].min(),
+            mine[:, classic.HIGHEST].max(),
+            mine[:, classic.DIFFERENCE].max(),
+            int(mine[:, classic.STEPS].sum()),
+            steps.start_ms + first * steps.step_ms,
+            steps.start_ms + last * steps.step_ms,
+        )
+        notes.info(MONOTONICITY + (_of_metric(series, int(rows[which == i][0])) if named else ""), span, detail)
 
 
 def _rfc3339(t_ms: int) -> str:

@@ -70,7 +70,8 @@ def smoothed_between(
     pure = windows.take(native)
     if len(found) == 0:
         return out
-    odd = custom_samples(pure)[pure.lo] != custom_samples(pure)[pure.hi - 1]
+    custom = custom_samples(pure)
+    odd = custom[pure.lo] != custom[pure.hi - 1]
     pure.warn(MIXED_SCHEMAS, odd)
     pure, found = pure.take(~odd), found[~odd]
     gauge = gauge_samples(pure)
@@ -98,10 +99,11 @@ def _rises(func: str, windows: HistogramWindows, of: Windows, out: WindowResult,
     windows, at = windows.take(fit), (at[0][fit], at[1][fit])
     if len(windows.lo) == 0:
         return
+    edges = _edges(windows, of)
     if not counter:
-        _warn_not_gauges(windows, _edges(windows, of))
+        _warn_not_gauges(windows, edges)
     fallen = resets_inside(windows) if counter else np.zeros(windows.batch.samples, bool)
-    terms = _terms(windows, _edges(windows, of), fallen)
+    terms = _terms(windows, edges, fallen)
     rise = histogram.combine(windows.histograms, terms)
     _note_reconciled(windows, terms, rise.reconciled)
     result = rise.histograms

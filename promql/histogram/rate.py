@@ -101,10 +101,7 @@ def _warn_kind(windows: HistogramWindows, *, counter: bool) -> None:
 
 def gauge_samples(windows: HistogramWindows) -> Bool:
     """bool[m]: samples of the batch that are histograms with the hint of gauges."""
-    gauge = np.zeros(windows.batch.samples, bool)
-    native = windows.at >= 0
-    gauge[native] = windows.histograms.hint[windows.at[native]] == GAUGE
-    return gauge
+    return _samples_of(windows, windows.histograms.hint == GAUGE)
 
 
 def warn_quoted(text: str, windows: HistogramWindows, which: Bool) -> None:
@@ -205,10 +202,15 @@ def note_rise(windows: HistogramWindows, rise: Combined, terms: Terms, jobs: I64
 
 def custom_samples(windows: HistogramWindows) -> Bool:
     """bool[m]: samples of the batch that are histograms with custom buckets."""
-    custom = np.zeros(windows.batch.samples, bool)
+    return _samples_of(windows, windows.histograms.schema == CUSTOM_BUCKETS_SCHEMA)
+
+
+def _samples_of(windows: HistogramWindows, chosen: Bool) -> Bool:
+    """bool[m]: samples of the batch that are one of the histograms that bool[h] says."""
+    out = np.zeros(windows.batch.samples, bool)
     native = windows.at >= 0
-    custom[native] = windows.histograms.schema[windows.at[native]] == CUSTOM_BUCKETS_SCHEMA
-    return custom
+    out[native] = chosen[windows.at[native]]
+    return out
 
 
 def _terms(windows: HistogramWindows, fallen: Bool, *, early: Bool, begins: Bool) -> Terms:

@@ -15,8 +15,6 @@ from tsdb.model.series import Strings
 
 MAX_WAITING_BYTES = 48 << 20
 """Of histograms kept before they are added up, which takes as much once more."""
-
-
 NEVER = np.iinfo(np.int64).max
 """The number of a series that has not come."""
 

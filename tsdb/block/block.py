@@ -64,7 +64,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedPage:
     """A page, and whether it was kept from an earlier query, or was read for this one."""
 
     page: Page
@@ -160,19 +160,19 @@ class Block:
         whole = RangeKey(self.meta.key("index"), 0, part.size_bytes, part.crc32)
         return Index(whole, lambda start, size: self._get(whole.name, start, size), self.cache, self.ranges)
 
-    def load_pages(self, directory: Directory, pages: list[int]) -> list[Loaded]:
+    def load_pages(self, directory: Directory, pages: list[int]) -> list[LoadedPage]:
         """The pages, ascending, opened. Of those not kept neighbours are read at once, requests in parallel; all is checked."""
         return self.ask_pages(directory, pages)()
 
-    def ask_pages(self, directory: Directory, pages: list[int]) -> Callable[[], list[Loaded]]:
+    def ask_pages(self, directory: Directory, pages: list[int]) -> Callable[[], list[LoadedPage]]:
         """What waits for the pages as `load_pages` gives them; their reads have begun, if there is an executor."""
         kept = [None] * len(pages) if self.page_cache is None else self.page_cache.find(self._page_keys(pages))
         missing = [page for page, found in zip(pages, kept, strict=True) if found is None]
         read = self._ask(directory, missing) if missing else list
 
-        def wait() -> list[Loaded]:
+        def wait() -> list[LoadedPage]:
             fresh = iter(read())
-            return [Loaded(next(fresh), kept=False) if found is None else Loaded(found, kept=True) for found in kept]
+            return [LoadedPage(next(fresh), kept=False) if found is None else LoadedPage(found, kept=True) for found in kept]
 
         return wait
 

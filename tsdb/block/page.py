@@ -261,8 +261,8 @@ def open_page(data: bytes | memoryview) -> Page:
     layout = HistogramLayout.decode(about[head.fixed_size :], told.counts) if head.flags & _WITH_HISTOGRAMS else None
     parts = _lengths(told.counts, with_start, len(names), layout)
     lengths = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    used = _check(head, told, told.times, np.diff(told.time_at), [head.time_columns], 0)
-    if _check(head, told, told.columns, lengths, [len(part) for part in parts], used) != head.exceptions:
+    used = _check(told, told.times, np.diff(told.time_at), [head.time_columns], 0)
+    if _check(told, told.columns, lengths, [len(part) for part in parts], used) != head.exceptions:
         raise Corrupt(f"page: {head.exceptions} exceptions do not fit their columns")
     streams = np.empty(len(data) - streams_at + MARGIN, np.uint8)
     streams[:-MARGIN], streams[-MARGIN:] = np.frombuffer(data, np.uint8, offset=streams_at), 0
@@ -480,7 +480,7 @@ def _lengths(counts: I64, with_start: bool, names: int, layout: HistogramLayout 
     return [*start, layout.int_lengths, values, layout.float_lengths]
 
 
-def _check(head: _Head, told: _Description, descriptors: I64, lengths: I64, parts: list[int], used: int) -> int:
+def _check(told: _Description, descriptors: I64, lengths: I64, parts: list[int], used: int) -> int:
     """The exceptions behind the last of these columns, the first of which are those from `used` on.
 
     Corrupt unless a kernel can decode the columns without leaving its arrays.
@@ -488,7 +488,7 @@ def _check(head: _Head, told: _Description, descriptors: I64, lengths: I64, part
     columns = descriptors.shape[1]
     if len(lengths) != columns:
         raise Corrupt(f"page: {columns} columns are described, its series make {len(lengths)}")
-    at, used = check_columns(descriptors, lengths, np.array(parts, np.int64), head.tables, told.position, used)
+    at, used = check_columns(descriptors, lengths, np.array(parts, np.int64), len(told.classes), told.position, used)
     if at >= 0:
         described = ", ".join(map(str, descriptors[: EXCEPTIONS + 1, at].tolist()))
         raise Corrupt(f"page: column {at} of {lengths[at]} samples is described as {described}")
