@@ -2,8 +2,9 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from tsdb.model.errors import LimitExceeded
 from tsdb.model.histogram import COUNTER_RESET, UNKNOWN_RESET, Histograms
 from tsdb.model.series import SeriesBatch
 from tsdb.model.source import Selection, Source
+from tsdb.model.work import Started, start
 
 HELD_BYTES = 24
 """What a sample or cell with what is made beside it takes at most."""
@@ -32,10 +34,10 @@ Work = Callable[[SeriesBatch, Annotations, Executor | None], Matrix]
 
 
 @dataclass(frozen=True, slots=True)
-class _Started:
+class _Batch:
     """A batch on a thread, with notes of its own and what it holds."""
 
-    future: Future[Matrix]
+    value: Started[Matrix]
     notes: Annotations
     size: int
 
@@ -189,12 +191,12 @@ def map_batches(ev: Evaluation, batches: Iterator[SeriesBatch], work: Work, step
             ev.held -= size
             yield matrix
         return
-    waiting: deque[_Started] = deque()
+    waiting: deque[_Batch] = deque()
     for batch in chain([first, second], batches):
         if len(waiting) == ev.options.parallel_batches:
             yield _finish(ev, waiting.popleft())
         size, notes = _hold_batch(ev, batch, steps), Annotations(ev.notes.query)
-        waiting.append(_Started(ev.executor.submit(work, batch, notes, None), notes, size))
+        waiting.append(_Batch(start(ev.executor, partial(work, batch, notes, None)), notes, size))
     while waiting:
         yield _finish(ev, waiting.popleft())
 
@@ -211,8 +213,8 @@ def _weight(histograms: Histograms | None) -> int:
     return 0 if histograms is None else histograms.size_bytes // HELD_BYTES
 
 
-def _finish(ev: Evaluation, started: _Started) -> Matrix:
-    matrix = started.future.result()
-    ev.notes.take(started.notes)
-    ev.held -= started.size
+def _finish(ev: Evaluation, batch: _Batch) -> Matrix:
+    matrix = batch.value.result()
+    ev.notes.take(batch.notes)
+    ev.held -= batch.size
     return matrix

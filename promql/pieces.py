@@ -33,14 +33,7 @@ def instant_pieces(batches: Iterator[SeriesBatch], steps: Steps) -> Iterator[Ser
 def range_pieces(batches: Iterator[SeriesBatch], windows: Windows, *, once: bool) -> Iterator[SeriesBatch]:
     """The same series for a range selector; `once`: a function that looks at each sample once, in however many windows it is."""
     for batch in batches:
-        overlap = 1.0 if once else max(1.0, windows.range_ms / _distance_ms(windows))
-        yield from _cut(batch, batch.samples * overlap + len(batch) * len(windows.ends_ms))
-
-
-def _distance_ms(windows: Windows) -> int:
-    """How far the windows are apart; where all are the same the range itself."""
-    ends_ms = windows.ends_ms
-    return max(int(ends_ms[-1] - ends_ms[0]) // max(len(ends_ms) - 1, 1), 1) if ends_ms[-1] > ends_ms[0] else windows.range_ms
+        yield from _cut(batch, batch.samples * (1.0 if once else windows.overlap) + len(batch) * len(windows.ends_ms))
 
 
 def _cut(batch: SeriesBatch, work: float) -> Iterator[SeriesBatch]:

@@ -1,8 +1,10 @@
 """Functions over the float samples of range vectors: each name with its kernel and the least samples it needs."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +15,7 @@ from promql.window.windows import NO_STARTS, Windows
 from tsdb.kernel import window, window_rise
 from tsdb.kernel import window_reduce as kernel
 from tsdb.model.series import SeriesBatch
+from tsdb.model.work import start
 
 REDUCTIONS: dict[str, tuple[int, int]] = {
     "sum_over_time": (kernel.SUM, 1),
@@ -51,9 +54,14 @@ PICKS = frozenset(
 )
 """What follows from the bounds of a window alone."""
 
-MIN_PART_SAMPLES = 150_000
-"""Fewer samples than this in a part take less time than handing it to a thread."""
-MAX_PARTS = 8
+COSTLY = frozenset(
+    ["deriv", "double_exponential_smoothing", "mad_over_time", "predict_linear", "quantile_over_time", "stddev_over_time", "stdvar_over_time"]
+)
+"""Functions that look at a sample again for each window that it is in."""
+
+MIN_PART_SAMPLES = 75_000
+"""Fewer samples to look at than this take about as little time as handing them to a thread."""
+MAX_PARTS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +84,21 @@ def float_windows(
     if batch.windows is not None:
         batch = replace(batch, windows=np.require(batch.windows, np.float64, ["C", "W"]))
     out = Floats(np.zeros(shape), np.empty(shape, bool), np.zeros(len(batch), bool))
-    *others, own = _parts(batch) if executor is not None else [(0, len(batch))]
-    waiting = [executor.submit(_run, func, batch, windows, params, out, start, stop) for start, stop in others] if executor else []
-    _run(func, batch, windows, params, out, *own)
-    for future in waiting:
-        future.result()
+    run = partial(_run, func, batch, windows, params, out)
+    if executor is None:
+        run(0, len(batch))
+        return out
+    own, *others = _parts(batch, batch.samples * (windows.overlap if func in COSTLY else 1.0))
+    waiting = [start(executor, partial(run, *part)) for part in others]
+    run(*own)
+    for part in waiting:
+        part.result()
     return out
 
 
-def _parts(batch: SeriesBatch) -> list[tuple[int, int]]:
-    """Ranges of series of about equal numbers of samples."""
-    size = min(MAX_PARTS, batch.samples // MIN_PART_SAMPLES)
+def _parts(batch: SeriesBatch, work: float) -> list[tuple[int, int]]:
+    """Ranges of series of about equal numbers of samples; `work` samples are looked at in all."""
+    size = min(MAX_PARTS, int(work // MIN_PART_SAMPLES))
     if size < 2:
         return [(0, len(batch))]
     wanted = np.linspace(batch.offsets[0], batch.offsets[-1], size + 1)
@@ -94,10 +106,10 @@ def _parts(batch: SeriesBatch) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _run(func: str, batch: SeriesBatch, windows: Windows, params: Sequence[F64], whole: Floats, start: int, stop: int) -> None:
-    """Fill the rows start:stop of `whole`."""
-    out = Floats(whole.values[start:stop], whole.present[start:stop], whole.overlap[start:stop])
-    offsets = batch.offsets[start : stop + 1]
+def _run(func: str, batch: SeriesBatch, windows: Windows, params: Sequence[F64], whole: Floats, first: int, stop: int) -> None:
+    """Fill the rows first:stop of `whole`."""
+    out = Floats(whole.values[first:stop], whole.present[first:stop], whole.overlap[first:stop])
+    offsets = batch.offsets[first : stop + 1]
     if batch.windows is not None:
         merge_windows(func, batch, batch.windows, offsets, windows, out.values, out.present)
     elif func in EXTRAPOLATED:

@@ -38,6 +38,12 @@ class Windows:
         return int(self.ends_ms[-1]) + (self.lookback_ms if self.smoothed else 0) + 1
 
     @property
+    def overlap(self) -> float:
+        """In about how many windows a sample is, at least 1; in one where all windows are the same."""
+        first_ms, last_ms = int(self.ends_ms[0]), int(self.ends_ms[-1])
+        return max(1.0, self.range_ms * (len(self.ends_ms) - 1) / (last_ms - first_ms)) if last_ms > first_ms else 1.0
+
+    @property
     def range_s(self) -> float:
         """The range in seconds, rounded as Go's Duration.Seconds does."""
         return float(self.range_ms // 1000) + (self.range_ms % 1000) * 1e6 / 1e9

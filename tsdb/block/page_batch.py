@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.series import I64, SeriesBatch, SeriesTable
 from tsdb.model.source import MIN_MS
 from tsdb.model.windows import wanted_columns
+from tsdb.model.work import start
 
 SPLIT_SAMPLES = 100_000
 """A batch with fewer samples is decoded in less time than it takes to hand a half of it to a thread."""
@@ -70,7 +72,7 @@ def join_shares(
 
     half = len(shares) // 2
     if executor is not None and half and total >= SPLIT_SAMPLES:
-        other = executor.submit(copy, 0, half)
+        other = start(executor, partial(copy, 0, half))
         copy(half, len(shares))
         other.result()
     else:

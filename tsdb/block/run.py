@@ -5,7 +5,7 @@ Which series there are is known from the indexes. Where of each series the block
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -24,6 +24,7 @@ from tsdb.model.estimate import Estimate, together
 from tsdb.model.series import I64, Bool, SeriesBatch, SeriesTable
 from tsdb.model.source import MIN_MS, Selection
 from tsdb.model.windows import COLUMNS
+from tsdb.model.work import Started, start
 
 MAX_UNION_SERIES = 1 << 18
 """Series of all blocks together beyond which their labels (10 MB here) are not held at once, but merged a batch at a time."""
@@ -233,17 +234,17 @@ class _Reading:
             for work in ready:
                 yield work(executor)
             return
-        waiting: deque[Future[SeriesBatch]] = deque()
+        waiting: deque[Started[SeriesBatch]] = deque()
         try:
             for work in ready:
-                waiting.append(executor.submit(work, None))
+                waiting.append(start(executor, partial(work, None)))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for future in waiting:
-                future.cancel()
+            for batch in waiting:
+                batch.cancel()
 
     def _load(self, members: Sequence[_Member], job: _Job) -> list[_Loaded]:
         """What a job needs of each member; the reads of all run side by side. The next job may need the same pages."""
