@@ -21,8 +21,8 @@ from promql.syntax.ast import Expr, VectorSelector
 from tsdb.model.errors import LimitExceeded
 from tsdb.model.histogram import COUNTER_RESET, UNKNOWN_RESET, Histograms
 from tsdb.model.series import SeriesBatch
-from tsdb.model.source import Selection, Source
-from tsdb.model.work import Started, start
+from tsdb.model.source import Grid, Selection, Source
+from tsdb.model.work import Pending, submit
 
 HELD_BYTES = 24
 """What a sample or cell with what is made beside it takes at most."""
@@ -34,10 +34,10 @@ Work = Callable[[SeriesBatch, Annotations, Executor | None], Matrix]
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
+class _BatchAtWork:
     """A batch on a thread, with notes of its own and what it holds."""
 
-    value: Started[Matrix]
+    value: Pending[Matrix]
     notes: Annotations
     size: int
 
@@ -116,13 +116,14 @@ def select(
     end_ms: int,
     read: Read = RAW,
     columns: tuple[str, ...] | None = None,
+    newest_at: Grid | None = None,
 ) -> Iterator[SeriesBatch]:
     """The series of a selector with samples in [start_ms, end_ms), counted, warnings noted, reset hints completed; of windows
-    the named columns.
+    the named columns, of samples perhaps only the newest at each time of a grid.
 
     Series of histograms may begin up to the lookback earlier: whether the first one is a reset shows in the one before it.
     """
-    selection = Selection(selector.matchers, start_ms, end_ms, read.resolution_ms, read.fallback_ms, columns)
+    selection = Selection(selector.matchers, start_ms, end_ms, read.resolution_ms, read.fallback_ms, columns, newest_at)
     told_of = ReadStats(selection)
     if ev.node is not None:
         ev.node.reads.append(told_of)
@@ -154,18 +155,24 @@ def select(
 
 def _prepared(ev: Evaluation, batch: SeriesBatch) -> SeriesBatch:
     """The batch with plain columns, for a kernel is compiled anew for strided or read-only ones; start timestamps if wanted."""
-    started = START_TIMESTAMPS in ev.options.features
+    start_ms = batch.start_ms if START_TIMESTAMPS in ev.options.features else None
+    if batch.start_ms is start_ms is None and all(map(_is_plain, (batch.offsets, batch.t_ms, batch.values))):
+        return batch
     return replace(
         batch,
         offsets=_plain(batch.offsets),
         t_ms=_plain(batch.t_ms),
         values=_plain(batch.values),
-        start_ms=_plain(batch.start_ms) if started and batch.start_ms is not None else None,
+        start_ms=None if start_ms is None else _plain(start_ms),
     )
 
 
 def _plain(column: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    return column if column.flags.c_contiguous and column.flags.writeable else column.copy()
+    return column if _is_plain(column) else column.copy()
+
+
+def _is_plain(column: npt.NDArray[Number]) -> bool:
+    return column.flags.c_contiguous and column.flags.writeable
 
 
 def begins_unknown(batch: SeriesBatch) -> bool:
@@ -191,12 +198,12 @@ def map_batches(ev: Evaluation, batches: Iterator[SeriesBatch], work: Work, step
             ev.held -= size
             yield matrix
         return
-    waiting: deque[_Batch] = deque()
+    waiting: deque[_BatchAtWork] = deque()
     for batch in chain([first, second], batches):
         if len(waiting) == ev.options.parallel_batches:
             yield _finish(ev, waiting.popleft())
         size, notes = _hold_batch(ev, batch, steps), Annotations(ev.notes.query)
-        waiting.append(_Batch(start(ev.executor, partial(work, batch, notes, None)), notes, size))
+        waiting.append(_BatchAtWork(submit(ev.executor, partial(work, batch, notes, None)), notes, size))
     while waiting:
         yield _finish(ev, waiting.popleft())
 
@@ -213,7 +220,7 @@ def _weight(histograms: Histograms | None) -> int:
     return 0 if histograms is None else histograms.size_bytes // HELD_BYTES
 
 
-def _finish(ev: Evaluation, batch: _Batch) -> Matrix:
+def _finish(ev: Evaluation, batch: _BatchAtWork) -> Matrix:
     matrix = batch.value.result()
     ev.notes.take(batch.notes)
     ev.held -= batch.size

@@ -25,10 +25,12 @@ from promql.window.smoothing import smoothed
 from promql.window.windows import Windows, without_stale
 from tsdb.model.errors import QueryFailed
 from tsdb.model.series import SeriesBatch
-from tsdb.model.source import MAX_MS, MIN_MS
+from tsdb.model.source import MAX_MS, MIN_MS, Grid
 
 SAMPLE_TIMES = {"timestamp": latest_times, "start_timestamp": latest_starts}
 """Functions about the samples that a selector finds, not their values."""
+ONE_TIME_MS = 1 << 50
+"""A grid so wide has one time in every selection."""
 
 
 def read_instant(ev: Evaluation, selector: VectorSelector, steps: Steps) -> Iterator[Matrix]:
@@ -115,7 +117,8 @@ def ends_of(selector: VectorSelector | Subquery, at_ms: I64) -> I64:
     offset_ms = min(max(duration_ms(selector.offset), MIN_MS // 2), MAX_MS // 2)
     if selector.at is not None and selector.at.at_ms is not None:
         return np.full(len(at_ms), min(max(selector.at.at_ms - offset_ms, MIN_MS), MAX_MS), np.int64)
-    return np.clip(at_ms - offset_ms, MIN_MS, MAX_MS)
+    ends_ms = at_ms - offset_ms
+    return ends_ms if ends_ms[0] >= MIN_MS and ends_ms[-1] <= MAX_MS else np.clip(ends_ms, MIN_MS, MAX_MS)
 
 
 def _select_instant(ev: Evaluation, selector: VectorSelector, ends_ms: I64, read: Read) -> Iterator[SeriesBatch]:
@@ -124,7 +127,17 @@ def _select_instant(ev: Evaluation, selector: VectorSelector, ends_ms: I64, read
     reach_ms = max(lookback_ms, read.fallback_ms if read.fallback_ms > read.exact_ms else 0)
     beyond_ms = lookback_ms if selector.smoothed else 0
     start_ms, end_ms = int(ends_ms[0]) - reach_ms + 1, int(ends_ms[-1]) + beyond_ms + 1
-    return select(ev, selector, start_ms=start_ms, end_ms=end_ms, read=read, columns=columns_for(INSTANT))
+    grid = None if selector.smoothed else _grid(ends_ms)
+    return select(ev, selector, start_ms=start_ms, end_ms=end_ms, read=read, columns=columns_for(INSTANT), newest_at=grid)
+
+
+def _grid(ends_ms: I64) -> Grid | None:
+    """The grid that the times are of; None where they are not evenly apart, as when some lie at the edge of all time."""
+    first_ms, last_ms = int(ends_ms[0]), int(ends_ms[-1])
+    if first_ms == last_ms:
+        return Grid(last_ms, ONE_TIME_MS)
+    every_ms = int(ends_ms[1]) - first_ms
+    return Grid(first_ms, every_ms) if first_ms + every_ms * (len(ends_ms) - 1) == last_ms else None
 
 
 def _points(

@@ -22,7 +22,7 @@ from tsdb.block.run import BlockPiece, BlockRun
 from tsdb.bucket.bucket import Bucket, PrefixBucket
 from tsdb.bucket.range_cache import RangeCache
 from tsdb.compaction.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
-from tsdb.compaction.coverage import Piece, cover
+from tsdb.compaction.coverage import Piece, Shelf, cover
 from tsdb.compaction.tombstones import BuriedSource, Tombstone
 from tsdb.merge import MergeSource
 from tsdb.model.errors import BadData
@@ -57,10 +57,11 @@ class GatewayOptions:
 
 @dataclass(frozen=True, slots=True)
 class TenantBlocks:
-    """What is known of one tenant: its blocks, those of them that answer, and the warnings that every answer carries."""
+    """What is known of one tenant: its blocks, and those of them that answer; `shelf` has their metas."""
 
     inventory: Inventory = field(default_factory=Inventory)
     live: tuple[LiveBlock, ...] = ()
+    shelf: Shelf = field(default_factory=lambda: Shelf.of([]))
     asked_ms: int = 0
 
     @property
@@ -214,7 +215,7 @@ class StoreGateway:
 
     def _view(self, inventory: Inventory, asked_ms: int) -> TenantBlocks:
         live = answering(inventory, now_ms=self._now_ms or 0, ignore_after_ms=self.options.ignore_after_ms)
-        return TenantBlocks(inventory, live, asked_ms)
+        return TenantBlocks(inventory, live, Shelf.of([block.meta for block in live]), asked_ms)
 
 
 class _TenantSource:
@@ -235,7 +236,7 @@ class _TenantSource:
     def _merged(self, selection: Selection, *, labels_only: bool = False) -> Source:
         known = self._gateway.blocks(self._tenant)
         tombstones = {block.meta.ulid: block.tombstones for block in known.live}
-        coverage = cover([block.meta for block in known.live], selection)
+        coverage = cover(known.shelf, selection)
         pieces = (*coverage.pieces, *(coverage.coarser_only if labels_only else ()))
         blocks = {piece.meta.ulid: self._gateway.open_block(self._tenant, piece.meta) for piece in pieces}
         open_blocks(list(blocks.values()), self._gateway.executor)

@@ -151,9 +151,9 @@ class Node:
         """Everything the tenants have, memory and blocks merged."""
         return self.querier.source(*tenants)
 
-    def bounded_source(self, tenants: Sequence[str]) -> Source:
+    def bounded_source(self, tenants: Sequence[str], limits: QueryLimits | None = None) -> Source:
         """The same for who asks over the API: as far back, and over as much time, as the tenants' limits allow."""
-        limits = self.query_limits(tenants)
+        limits = limits or self.query_limits(tenants)
         bounded = limits.max_query_length_ms or limits.max_query_lookback_ms
         return BoundedSource(self.source(tenants), limits, self.now_ms()) if bounded else self.source(tenants)
 
@@ -163,11 +163,7 @@ class Node:
 
     def query(self, tenants: Sequence[str], query: Query, *, canceled: Callable[[], bool] = lambda: False) -> Answer:
         """The answer of an instant or range query. BadData, QueryFailed, LimitExceeded, QueryTimeout or QueryCanceled."""
-        options, check, source = (
-            self._options(tenants, query),
-            self._deadline(tenants, query, canceled),
-            self.bounded_source(tenants),
-        )
+        options, check, source = self._prepared(tenants, query, canceled)
         pool, clock = self._query_pool, time.perf_counter if query.stats else None
         if query.step_ms == 0:
             answer = query_instant(source, query.text, query.start_ms, options, deadline=check, executor=pool, clock=clock)
@@ -182,11 +178,7 @@ class Node:
         self, tenants: Sequence[str], query: Query, *, run: bool = False, canceled: Callable[[], bool] = lambda: False
     ) -> Explanation:
         """How a query will be evaluated, or, having run it, how it was. Errors are those of `query`."""
-        options, check, source = (
-            self._options(tenants, query),
-            self._deadline(tenants, query, canceled),
-            self.bounded_source(tenants),
-        )
+        options, check, source = self._prepared(tenants, query, canceled)
         steps = query.start_ms if query.step_ms == 0 else Steps(query.start_ms, query.end_ms, query.step_ms)
         if not run:
             return explain(source, query.text, steps, options)
@@ -254,9 +246,15 @@ class Node:
         """Whether anything of a tenant is in the bucket."""
         return next(self.bucket.list(f"{tenant}/"), None) is not None
 
-    def _options(self, tenants: Sequence[str], query: Query) -> QueryOptions:
+    def _prepared(
+        self, tenants: Sequence[str], query: Query, canceled: Callable[[], bool]
+    ) -> tuple[QueryOptions, Callable[[], None], Source]:
+        """What a query may take, what ends it early, and what it reads."""
         self.check_query_size(query.text)
         limits = self.query_limits(tenants)
+        return self._options(query, limits), self._deadline(query, limits, canceled), self.bounded_source(tenants, limits)
+
+    def _options(self, query: Query, limits: QueryLimits) -> QueryOptions:
         return QueryOptions(
             lookback_ms=query.lookback_ms or round(self.config.query_lookback_s * 1000),
             features=self.features,
@@ -268,8 +266,8 @@ class Node:
             resolution_ms=query.resolution_ms,
         )
 
-    def _deadline(self, tenants: Sequence[str], query: Query, canceled: Callable[[], bool]) -> Callable[[], None]:
-        own_s, allowed_s = self.query_limits(tenants).query_timeout_ms / 1000, self.config.query_timeout_s
+    def _deadline(self, query: Query, limits: QueryLimits, canceled: Callable[[], bool]) -> Callable[[], None]:
+        own_s, allowed_s = limits.query_timeout_ms / 1000, self.config.query_timeout_s
         key = "query_timeout_ms" if 0 < own_s < allowed_s else "query_timeout_s"
         allowed_s = min(own_s or allowed_s, allowed_s)
         asked_s = query.timeout_s or allowed_s

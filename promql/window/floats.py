@@ -15,7 +15,7 @@ from promql.window.windows import NO_STARTS, Windows
 from tsdb.kernel import window, window_rise
 from tsdb.kernel import window_reduce as kernel
 from tsdb.model.series import SeriesBatch
-from tsdb.model.work import start
+from tsdb.model.work import submit
 
 REDUCTIONS: dict[str, tuple[int, int]] = {
     "sum_over_time": (kernel.SUM, 1),
@@ -55,7 +55,15 @@ PICKS = frozenset(
 """What follows from the bounds of a window alone."""
 
 COSTLY = frozenset(
-    ["deriv", "double_exponential_smoothing", "mad_over_time", "predict_linear", "quantile_over_time", "stddev_over_time", "stdvar_over_time"]
+    [
+        "deriv",
+        "double_exponential_smoothing",
+        "mad_over_time",
+        "predict_linear",
+        "quantile_over_time",
+        "stddev_over_time",
+        "stdvar_over_time",
+    ]
 )
 """Functions that look at a sample again for each window that it is in."""
 
@@ -89,7 +97,7 @@ def float_windows(
         run(0, len(batch))
         return out
     own, *others = _parts(batch, batch.samples * (windows.overlap if func in COSTLY else 1.0))
-    waiting = [start(executor, partial(run, *part)) for part in others]
+    waiting = [submit(executor, partial(run, *part)) for part in others]
     run(*own)
     for part in waiting:
         part.result()

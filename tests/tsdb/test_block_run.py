@@ -1,6 +1,6 @@
 """Runs of blocks: what comes is what merging the blocks one by one gives, damage is told, pages are read once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ from tsdb.merge import LEFT_OUT, MergeSource, merge_batches
 from tsdb.model.errors import Corrupt
 from tsdb.model.matcher import Matcher
 from tsdb.model.series import STALE_NAN, SeriesBatch
-from tsdb.model.source import MAX_MS, MIN_MS, Selection
+from tsdb.model.source import MAX_MS, MIN_MS, Grid, Selection
 from tsdb.model.windows import wanted_columns
 
 EVERYTHING = Selection((), MIN_MS, MAX_MS)
@@ -77,6 +77,45 @@ def test_it_gives_what_merging_gives(
         assert set(wanted.series.rows()) <= set(run.series(selection).rows())
     if pool is not None:
         pool.shutdown()
+
+
+@given(
+    st.lists(st.sets(st.integers(0, 11), min_size=1), min_size=1, max_size=3),
+    st.integers(0, 3 * SPAN_MS),
+    st.integers(0, 3 * SPAN_MS),
+    st.sampled_from([1, 15_000, 40_000, 1 << 50]),
+    st.booleans(),
+)
+@settings(max_examples=60)
+def test_of_a_grid_at_least_the_newest_samples_come(
+    kept: list[set[int]], start_ms: int, size_ms: int, every_ms: int, late: bool
+) -> None:
+    bucket = Memory()
+    batches = [part(grid_batch(12, 100, seed=i), i, keep) for i, keep in enumerate(kept)]
+    if late:  # a block that overlaps the first, with samples between its own
+        batches.append(replace(batches[0], t_ms=batches[0].t_ms + 7_000))
+    metas = [write_block(bucket, [batch], ulid=ulid(i), min_ms=0, max_ms=4 * SPAN_MS) for i, batch in enumerate(batches)]
+    run = run_of(bucket, [meta for meta in metas if meta])
+    selection = Selection((), start_ms, start_ms + size_ms)
+    whole = samples_of(run.select(selection))
+    grid = Grid(start_ms + 5_000, every_ms)
+    for asked in range(3):  # pages whose values are kept, from the second time on, give less
+        found = samples_of(run.select(replace(selection, newest_at=grid)))
+        assert found.keys() == whole.keys()
+        for labels, samples in whole.items():
+            newest = {-((grid.at_ms - t_ms) // every_ms): (t_ms, bits) for t_ms, bits in samples}  # later ones win
+            assert set(newest.values()) <= set(found[labels]) <= set(samples) and found[labels] == sorted(found[labels])
+            assert asked == 0 or late or len(found[labels]) == len(newest)
+
+
+def samples_of(batches: Iterator[SeriesBatch]) -> dict[tuple[tuple[str, str], ...], list[tuple[int, int]]]:
+    """By labels the times and the bits of the values."""
+    out = {}
+    for batch in batches:
+        for i, row in enumerate(batch.series.rows()):
+            own = slice(batch.offsets[i], batch.offsets[i + 1])
+            out[row] = list(zip(batch.t_ms[own].tolist(), batch.values[own].view(np.int64).tolist(), strict=True))
+    return out
 
 
 def test_matchers_and_labels_of_many_blocks() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsdb.block.meta import BlockMeta
-from tsdb.compaction.coverage import Coverage, cover
+from tsdb.compaction.coverage import Coverage, Shelf, cover
 from tsdb.compaction.lineage import live_blocks
 from tsdb.model.source import Selection
 
@@ -35,7 +35,7 @@ def chosen(coverage: Coverage) -> list[tuple[int, int, int]]:
 
 
 def select(metas: Sequence[BlockMeta], start_ms: int, end_ms: int, resolution_ms: int = 0, fallback_ms: int = 0) -> Coverage:
-    return cover(live_blocks(metas), Selection((), start_ms, end_ms, resolution_ms, fallback_ms))
+    return cover(Shelf.of(live_blocks(metas)), Selection((), start_ms, end_ms, resolution_ms, fallback_ms))
 
 
 RAW = [block(i * 7 * D, (i + 1) * 7 * D, f"s{i}") for i in range(5)]

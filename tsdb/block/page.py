@@ -66,6 +66,8 @@ _WITH_START, _WITH_HISTOGRAMS = 1, 2
 
 NO_TIMES = np.empty(0, np.int64)
 """Where times are not wanted."""
+EVERY_SAMPLE = np.zeros(2, np.int64)
+"""The grid of kernels that copy all samples."""
 
 Bytes = npt.NDArray[np.uint8]
 Number = TypeVar("Number", np.int64, np.float64)
@@ -174,8 +176,9 @@ class Page:
         wanted = np.ones(len(columns), bool) if wanted is None else wanted
         starts = NO_TIMES if start_ms is None else start_ms
         copy_shares(
-            self.words_with(values)[None], share_at, series.local, series.low, series.size, series.to, wanted, t_ms, columns, starts
-        )
+            self.words_with(values)[None], share_at, series.local, series.low, series.low + series.size, series.size, series.to,
+            EVERY_SAMPLE, wanted, t_ms, columns, starts,
+        )  # fmt: skip
 
     def words_with(self, values: PageValues | None) -> I64:
         """The page for the kernels, with its decoded values where they are kept; the caller keeps both alive."""

@@ -7,15 +7,15 @@ from functools import partial
 
 import numpy as np
 
-from tsdb.block.page import NO_TIMES, Page, PageValues, page_histograms
+from tsdb.block.page import EVERY_SAMPLE, NO_TIMES, Page, PageValues, page_histograms
 from tsdb.kernel.pages import WORDS, copy_shares, place_shares
 from tsdb.kernel.ranges import copy_ranges
 from tsdb.merge import merge_batches, without_covered
 from tsdb.model.histogram import Histograms, concat_histograms
 from tsdb.model.series import I64, SeriesBatch, SeriesTable
-from tsdb.model.source import MIN_MS
+from tsdb.model.source import MIN_MS, Grid
 from tsdb.model.windows import wanted_columns
-from tsdb.model.work import start
+from tsdb.model.work import submit
 
 SPLIT_SAMPLES = 100_000
 """A batch with fewer samples is decoded in less time than it takes to hand a half of it to a thread."""
@@ -44,11 +44,13 @@ def join_shares(
     apart: bool = True,
     keep_empty: bool = False,
     columns: Sequence[str] | None = None,
+    newest_at: Grid | None = None,
 ) -> SeriesBatch:
     """The batch of those series of `table` that have samples in the shares, or of all where `keep_empty`.
 
     Where some pages hold windows and others raw samples, these become windows of one; those that lie in a window are left out. Of
-    window columns there are only those that are named (None = all), others are of no meaning.
+    window columns there are only those that are named (None = all), others are of no meaning. Of decoded floats only those samples
+    are copied that are the newest at or before a time of `newest_at`, if that is given.
 
     Shares of one series come by rising time and do not overlap; if the caller does not know that (`apart`), it is found out, and
     those that do are merged. About 4 ns a sample, 2 if it is decoded, shared among the executor's threads.
@@ -56,9 +58,12 @@ def join_shares(
     if not apart:
         layers = _layers(shares, len(table))
         if len(layers) > 1:
-            return merge_batches([join_shares(table, layer, executor, columns=columns) for layer in layers], columns)
+            return merge_batches(
+                [join_shares(table, layer, executor, columns=columns, newest_at=newest_at) for layer in layers], columns
+            )
         shares = layers[0] if layers else []
-    placed = _place(shares, len(table))
+    grid = _grid(shares, newest_at)
+    placed = _place(shares, len(table), grid)
     total = int(placed.offsets[-1])
     t_ms = np.empty(total, np.int64)
     floats = np.empty((1 + max((len(share.page.names) for share in shares), default=0), total))
@@ -67,12 +72,14 @@ def join_shares(
 
     def copy(first: int, last: int) -> None:
         starts = NO_TIMES if start_ms is None else start_ms
-        part = placed.share_at[first : last + 1]
-        copy_shares(placed.words[first:last], part, placed.local, placed.low, placed.size, placed.to, wanted, t_ms, floats, starts)
+        copy_shares(
+            placed.words[first:last], placed.share_at[first : last + 1], placed.local, placed.low, placed.high, placed.size,
+            placed.to, grid, wanted, t_ms, floats, starts,
+        )  # fmt: skip
 
     half = len(shares) // 2
     if executor is not None and half and total >= SPLIT_SAMPLES:
-        other = start(executor, partial(copy, 0, half))
+        other = submit(executor, partial(copy, 0, half))
         copy(half, len(shares))
         other.result()
     else:
@@ -111,12 +118,19 @@ class _Placed:
     share_at: I64
     local: I64
     low: I64
+    high: I64
     size: I64
     to: I64
     offsets: I64
 
 
-def _place(shares: Sequence[Share], count: int) -> _Placed:
+def _grid(shares: Sequence[Share], newest_at: Grid | None) -> I64:
+    """The grid for the kernels; that of every sample where more depends on which there are than their times and values."""
+    more = any(share.page.names or share.page.with_start or share.page.layout is not None for share in shares)
+    return EVERY_SAMPLE if newest_at is None or more else np.array([newest_at.at_ms, newest_at.every_ms])
+
+
+def _place(shares: Sequence[Share], count: int, grid: I64) -> _Placed:
     """The shares of a batch of `count` series one behind another."""
     words = np.array([share.page.words_with(share.values) for share in shares], np.int64).reshape(-1, WORDS)
     bounds = np.array([(share.start_ms, max(share.start_ms, share.end_ms)) for share in shares], np.int64).reshape(-1, 2)
@@ -124,11 +138,11 @@ def _place(shares: Sequence[Share], count: int) -> _Placed:
     local = np.concatenate([*(share.local for share in shares), NO_TIMES])
     rows = np.concatenate([*(share.rows for share in shares), NO_TIMES])
     counts = np.zeros(count, np.int64)
-    low, size, to = np.empty((3, len(local)), np.int64)
-    place_shares(words, share_at, local, rows, bounds, counts, low, size, to)
+    low, high, size, to = np.empty((4, len(local)), np.int64)
+    place_shares(words, share_at, local, rows, bounds, grid, counts, low, high, size, to)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     to += offsets[rows]
-    return _Placed(words, share_at, local, low, size, to, offsets)
+    return _Placed(words, share_at, local, low, high, size, to, offsets)
 
 
 def _without_empty(batch: SeriesBatch) -> SeriesBatch:

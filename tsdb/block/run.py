@@ -24,7 +24,7 @@ from tsdb.model.estimate import Estimate, together
 from tsdb.model.series import I64, Bool, SeriesBatch, SeriesTable
 from tsdb.model.source import MIN_MS, Selection
 from tsdb.model.windows import COLUMNS
-from tsdb.model.work import Started, start
+from tsdb.model.work import Pending, submit
 
 MAX_UNION_SERIES = 1 << 18
 """Series of all blocks together beyond which their labels (10 MB here) are not held at once, but merged a batch at a time."""
@@ -75,22 +75,23 @@ class BlockRun:
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`."""
-        reading = _Reading(self)
-        for batch in reading.batches(selection):
+        reading = _Reading(self, selection)
+        for batch in reading.batches():
             if len(batch):
-                yield replace(batch, warnings=(*reading.told(), *batch.warnings))
+                warnings = reading.told()
+                yield replace(batch, warnings=(*warnings, *batch.warnings)) if warnings else batch
         if warnings := reading.told():
             yield SeriesBatch.empty(warnings)
 
     def series(self, selection: Selection) -> SeriesTable:
         """See `Source.series`."""
-        reading = _Reading(self)
+        reading = _Reading(self, selection)
         asked = [reading.attempt(piece, partial(piece.block.series, piece.within(selection))) for piece in self.pieces]
         return merge_tables([table for tables in asked for table in tables])
 
     def estimate(self, selection: Selection) -> Estimate:
         """See `tsdb.model.estimate`."""
-        reading = _Reading(self)
+        reading = _Reading(self, selection)
         asked = [reading.attempt(piece, partial(piece.block.estimate, piece.within(selection))) for piece in self.pieces]
         parts = [part for found in asked for part in found]
         counts = [part.series for part in parts if part.series]
@@ -168,6 +169,7 @@ class _Reading:
     """
 
     run: BlockRun
+    selection: Selection
     failed: dict[str, str] = field(default_factory=dict)
     given: int = 0
     apart: bool = False
@@ -192,9 +194,10 @@ class _Reading:
         self.given += len(fresh)
         return fresh
 
-    def batches(self, selection: Selection) -> Iterator[SeriesBatch]:
+    def batches(self) -> Iterator[SeriesBatch]:
         """The batches of all members. How they are made is kept: it stays the same while the same pages are in the range."""
-        members = _members(self, selection)
+        selection = self.selection
+        members = _members(self)
         self.apart = _are_apart(members)
         of_each = ((member.index.key, member.inside.tobytes()) for member in members)
         key = ("jobs", *of_each, selection.matchers, self.run.batch_words, self.run.long_words)
@@ -234,10 +237,10 @@ class _Reading:
             for work in ready:
                 yield work(executor)
             return
-        waiting: deque[Started[SeriesBatch]] = deque()
+        waiting: deque[Pending[SeriesBatch]] = deque()
         try:
             for work in ready:
-                waiting.append(start(executor, partial(work, None)))
+                waiting.append(submit(executor, partial(work, None)))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()
             while waiting:
@@ -266,14 +269,16 @@ class _Reading:
         """The batch of the series `table`."""
         found = [self.attempt(one.member.piece, partial(_shares, one)) for one in loaded]
         shares = [share for shares in found for part in shares for share in part]
-        columns = loaded[0].member.selection.columns if loaded else None
-        batch = join_shares(table, shares, executor, apart=self.apart, columns=columns)
+        batch = join_shares(
+            table, shares, executor, apart=self.apart, columns=self.selection.columns, newest_at=self.selection.newest_at
+        )
         coarsest_ms = max((one.member.piece.block.meta.resolution_ms for one in loaded if one.takes), default=0)
-        return replace(batch, resolution_ms=coarsest_ms)
+        return replace(batch, resolution_ms=coarsest_ms) if coarsest_ms else batch
 
 
-def _members(reading: _Reading, selection: Selection) -> list[_Member]:
-    return [member for piece in reading.run.pieces for member in reading.attempt(piece, partial(_member, piece, selection))]
+def _members(reading: _Reading) -> list[_Member]:
+    asked = (reading.attempt(piece, partial(_member, piece, reading.selection)) for piece in reading.run.pieces)
+    return [member for found in asked for member in found]
 
 
 def _member(piece: BlockPiece, selection: Selection) -> _Member:

@@ -5,7 +5,7 @@ samples which came after they were made are not used while the raw blocks are al
 answers beside the windows (`tsdb.merge` lets the windows of a series win): it must neither hide them nor be hidden.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tsdb.block.meta import BlockMeta
@@ -37,16 +37,31 @@ class Coverage:
     coarser_only: tuple[Piece, ...]
 
 
-def cover(live: Sequence[BlockMeta], selection: Selection) -> Coverage:
-    """How blocks of all resolutions answer a selection; `live` are those that no other one replaces.
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Blocks that no other one replaces, by resolution, and those that came late (see above): the same for many selections."""
+
+    metas: tuple[BlockMeta, ...]
+    by_resolution: Mapping[int, Sequence[BlockMeta]]
+    late: frozenset[str]
+
+    @classmethod
+    def of(cls, live: Sequence[BlockMeta]) -> "Shelf":
+        known = sorted({meta.resolution_ms for meta in live})
+        by_resolution = {ms: [meta for meta in live if meta.resolution_ms == ms] for ms in known}
+        windows = [meta for meta in live if meta.resolution_ms]
+        return cls(tuple(live), by_resolution, frozenset(meta.ulid for meta in live if _came_late(meta, windows, live)))
+
+
+def cover(shelf: Shelf, selection: Selection) -> Coverage:
+    """How blocks of all resolutions answer a selection.
 
     Taken first: resolutions up to `selection.resolution_ms`, the coarsest before others; then, for what is still missing, those
     up to `selection.fallback_ms`, the finest before others. Windows that finer blocks hold all of are not among those: the last one
     ends where these do, and nothing of it is missing there. Blocks that came late (see above) fill no gap and are read beside all.
     """
-    late = {meta.ulid for meta in live if _came_late(meta, live)}
-    known = sorted({meta.resolution_ms for meta in live})
-    by_resolution = {ms: [meta for meta in live if meta.resolution_ms == ms] for ms in known}
+    live, late, by_resolution = shelf.metas, shelf.late, shelf.by_resolution
+    known = list(by_resolution)
     wanted = [ms for ms in reversed(known) if ms <= selection.resolution_ms]
     more = [ms for ms in known if selection.resolution_ms < ms <= selection.fallback_ms]
     missing: list[Interval] = [(selection.start_ms, selection.end_ms)]
@@ -81,7 +96,7 @@ def cover(live: Sequence[BlockMeta], selection: Selection) -> Coverage:
     return Coverage(_ordered(pieces), _ordered(refused))
 
 
-def _usable(meta: BlockMeta, by_resolution: dict[int, list[BlockMeta]]) -> list[Interval]:
+def _usable(meta: BlockMeta, by_resolution: Mapping[int, Sequence[BlockMeta]]) -> list[Interval]:
     """The stretches of a block without those in which raw blocks have something that it lacks, while they have all the rest too."""
     whole = [(meta.min_ms, meta.max_ms)]
     if meta.resolution_ms == 0:
@@ -93,10 +108,10 @@ def _usable(meta: BlockMeta, by_resolution: dict[int, list[BlockMeta]]) -> list[
     return _without(whole, late)
 
 
-def _came_late(meta: BlockMeta, live: Sequence[BlockMeta]) -> bool:
+def _came_late(meta: BlockMeta, windows: Sequence[BlockMeta], live: Sequence[BlockMeta]) -> bool:
     """Whether none of a block is in coarser windows over it that cannot be made anew, for what they were made of is gone."""
     own = sources_of(meta)
-    over = (one for one in live if one.resolution_ms > meta.resolution_ms and _is_over(one, meta))
+    over = (one for one in windows if one.resolution_ms > meta.resolution_ms and _is_over(one, meta))
     return any(own.isdisjoint(sources_of(one)) and not is_made_of(one, live) for one in over)
 
 

@@ -80,34 +80,48 @@ def describe_page(times, time_at, time_ref, counts, lengths, descriptors, stream
 
 
 @njit(nogil=True, cache=True)
-def place_shares(pages, share_at, local, rows, bounds, counts, low, size, to):
+def place_shares(pages, share_at, local, rows, bounds, grid, counts, low, high, size, to):
     """Where the samples of each share stand in their page, and where they belong behind the first of their row.
 
     Share s takes of pages i64[s, WORDS] the series local[share_at[s]:share_at[s+1]], which are rows[...] of a batch, between bounds
-    i64[s, 2]. low, size and to i64[r] are filled in; counts i64[rows of the batch] are those taken before, and become those taken.
+    i64[s, 2]. low, high, size and to i64[r] are filled in; counts i64[rows of the batch] are those taken before, and become those
+    taken. Of the samples low:high of a series all are taken or, of decoded ones where grid = (at_ms, every_ms) has every_ms > 0,
+    only the newest at or before each time of the grid.
     """
     for s in range(len(pages)):
         page = pages[s]
-        own, time_ref = _i64(page[COUNTS], page[SERIES]), _i64(page[TIME_REF], page[SERIES])
-        time_at = _i64(page[TIME_AT], page[TIME_COLUMNS] + 1)
-        times = _i64(page[TIMES], time_at[page[TIME_COLUMNS]])
+        time_ref, time_at, times = _times(page)
         whole = page[MIN_MS] >= bounds[s, 0] and page[MAX_MS] < bounds[s, 1]
-        column, first, last = -1, 0, 0
+        thinned = grid[1] > 0 and page[VALUES] != 0
+        newest = np.empty(len(times) if thinned else 0, np.int64)
+        column, first, last, taken = -1, 0, 0, 0
         for k in range(share_at[s], share_at[s + 1]):
-            series = local[k]
-            if whole:
-                last = own[series]
-            elif time_ref[series] != column:
-                column = time_ref[series]
+            if time_ref[local[k]] != column:
+                column = time_ref[local[k]]
                 begin, end = time_at[column], time_at[column + 1]
-                first = row_from(times, begin, end, bounds[s, 0]) - begin
-                last = row_from(times, begin + first, end, bounds[s, 1]) - begin
-            low[k], size[k], to[k] = first, last - first, counts[rows[k]]
-            counts[rows[k]] += last - first
+                first = 0 if whole else row_from(times, begin, end, bounds[s, 0]) - begin
+                last = end - begin if whole else row_from(times, begin + first, end, bounds[s, 1]) - begin
+                taken = _newest(times[begin + first : begin + last], grid, newest) if thinned else last - first
+            low[k], high[k], size[k], to[k] = first, last, taken, counts[rows[k]]
+            counts[rows[k]] += taken
+
+
+@register_jitable
+def _newest(times, grid, rows):
+    """How many of the rising times are the newest at or before some time of the grid, and which: rows i64[...]."""
+    at, every = grid[0], grid[1]
+    count, i = 0, 0
+    while i < len(times):
+        limit = at - (at - times[i]) // every * every
+        while i + 1 < len(times) and times[i + 1] <= limit:
+            i += 1
+        rows[count] = i
+        count, i = count + 1, i + 1
+    return count
 
 
 @njit(nogil=True, cache=True)
-def copy_shares(pages, share_at, local, low, size, to, wanted, t_ms, columns, start_ms):
+def copy_shares(pages, share_at, local, low, high, size, to, grid, wanted, t_ms, columns, start_ms):
     """The samples of shares, as `place_shares` tells them, to the places `to`.
 
     Times go into t_ms i64[m], values and windows into columns f64[k, m], start times into start_ms i64[m]. Not wanted are t_ms and
@@ -119,6 +133,9 @@ def copy_shares(pages, share_at, local, low, size, to, wanted, t_ms, columns, st
         page = pages[s]
         part = slice(share_at[s], share_at[s + 1])
         mine = (local[part], low[part], size[part], to[part])
+        if grid[1] > 0 and page[VALUES]:
+            _copy_newest(page, mine, high[part], grid, t_ms, columns[0].view(np.int64))
+            continue
         if len(t_ms):
             _copy_times(page, mine, t_ms)
         own = page[OWN]
@@ -136,10 +153,16 @@ def copy_shares(pages, share_at, local, low, size, to, wanted, t_ms, columns, st
 
 
 @register_jitable
+def _times(page):
+    """(the time column of each series, where each column begins, the times of all)."""
+    time_ref, time_at = _i64(page[TIME_REF], page[SERIES]), _i64(page[TIME_AT], page[TIME_COLUMNS] + 1)
+    return time_ref, time_at, _i64(page[TIMES], time_at[page[TIME_COLUMNS]])
+
+
+@register_jitable
 def _copy_times(page, mine, t_ms):
     local, low, size, to = mine
-    time_ref, time_at = _i64(page[TIME_REF], page[SERIES]), _i64(page[TIME_AT], page[TIME_COLUMNS] + 1)
-    times = _i64(page[TIMES], time_at[page[TIME_COLUMNS]])
+    time_ref, time_at, times = _times(page)
     source = np.empty(len(local), np.int64)
     for k in range(len(local)):
         source[k] = time_at[time_ref[local[k]]] + low[k]
@@ -154,6 +177,26 @@ def _copy_values(page, mine, out):
     for k in range(len(local)):
         source[k] = at[local[k]] + low[k]
     copy_ranges(_i64(page[VALUES], at[page[SERIES]]), source, size, out, to)
+
+
+@register_jitable
+def _copy_newest(page, mine, high, grid, t_ms, out):
+    """Times and values of those samples low:high of each series that are the newest at or before a time of the grid."""
+    local, low, size, to = mine
+    time_ref, time_at, times = _times(page)
+    at = _i64(page[VALUES_AT], page[SERIES] + 1)
+    values = _i64(page[VALUES], at[page[SERIES]])
+    rows = np.empty(len(times), np.int64)
+    column = -1
+    for k in range(len(local)):
+        if time_ref[local[k]] != column:
+            column = time_ref[local[k]]
+            own = times[time_at[column] + low[k] : time_at[column] + high[k]]
+            _newest(own, grid, rows)
+        begin = at[local[k]] + low[k]
+        for j in range(size[k]):
+            t_ms[to[k] + j] = own[rows[j]]
+            out[to[k] + j] = values[begin + rows[j]]
 
 
 @register_jitable

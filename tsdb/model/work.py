@@ -9,7 +9,7 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
-class Started(Generic[Made]):
+class Pending(Generic[Made]):
     """One piece of work under way."""
 
     work: Callable[[], Made]
@@ -24,6 +24,6 @@ class Started(Generic[Made]):
         self.future.cancel()
 
 
-def start(executor: Executor, work: Callable[[], Made]) -> Started[Made]:
+def submit(executor: Executor, work: Callable[[], Made]) -> Pending[Made]:
     """Hands work to the executor."""
-    return Started(work, executor.submit(work))
+    return Pending(work, executor.submit(work))
