@@ -51,18 +51,20 @@ def release_unused() -> None:
         libc.malloc_trim(ctypes.c_size_t(0))
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(*, one_heap: bool) -> None:
     """Makes the C allocator reuse arrays instead of giving them back to the system after each request; glibc only.
 
-    Else half of the time of decoding a write, and a third of that of reading many blocks, goes into faulting the same pages in
-    again and again. What stays unused is given back by `release_unused`. All threads allocate from one heap: what one has freed
-    another can use, and they take turns anyway.
+    Else half of the time of decoding a write, and up to two thirds of that of reading blocks, goes into faulting the same pages in
+    again and again. What stays unused is given back by `release_unused`. With `one_heap` all threads allocate from one: what one
+    has freed another can use, and those of a server take turns anyway.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
-            for option, value in ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGEST_REUSED_BYTES), (M_TRIM_THRESHOLD, KEPT_BYTES)):
-                libc.mallopt(option, value)
+            libc.mallopt(M_MMAP_THRESHOLD, LARGEST_REUSED_BYTES)
+            libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+            if one_heap:
+                libc.mallopt(M_ARENA_MAX, 1)
 
 
 def clean_mappings(smaps: str) -> Iterator[Mapping]:

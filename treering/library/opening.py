@@ -6,6 +6,7 @@ from treering.config import load_config
 from treering.library.backends import HttpBackend, NodeBackend
 from treering.library.store import Store
 from treering.node import Node
+from treering.resident import keep_freed_memory
 from tsdb.model.errors import BadData
 
 
@@ -24,4 +25,5 @@ def open_store(
         raise BadData(f"{url}: unknown scheme {scheme!r}; want a folder, s3://, http:// or https://")
     else:
         settings = {"data": url.removeprefix("file://"), **config}
+    keep_freed_memory(one_heap=False)  # the heap is the caller's too: as many arenas as it likes
     return Store(NodeBackend(Node(load_config(None, settings)), tenant or "anonymous"))
