@@ -155,9 +155,9 @@ def select(
 
 def _prepared(ev: Evaluation, batch: SeriesBatch) -> SeriesBatch:
     """The batch with plain columns, for a kernel is compiled anew for strided or read-only ones; start timestamps if wanted."""
-    start_ms = batch.start_ms if START_TIMESTAMPS in ev.options.features else None
-    if batch.start_ms is start_ms is None and all(map(_is_plain, (batch.offsets, batch.t_ms, batch.values))):
+    if batch.start_ms is None and all(map(_is_plain, (batch.offsets, batch.t_ms, batch.values))):
         return batch
+    start_ms = batch.start_ms if START_TIMESTAMPS in ev.options.features else None
     return replace(
         batch,
         offsets=_plain(batch.offsets),

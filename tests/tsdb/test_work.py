@@ -20,7 +20,7 @@ def test_who_waits_does_what_no_thread_has_begun() -> None:
         first, second, third = (submit(executor, work) for work in (busy, threading.get_ident, begun.clear))
         begun.wait()
         assert second.result() == threading.get_ident()
-        third.cancel()
+        third.future.cancel()
         free.set()
         assert first.result() != threading.get_ident()
     assert begun.is_set()  # what was cancelled never ran

@@ -247,7 +247,7 @@ class _Reading:
                 yield waiting.popleft().result()
         finally:
             for batch in waiting:
-                batch.cancel()
+                batch.future.cancel()
 
     def _load(self, members: Sequence[_Member], job: _Job) -> list[_Loaded]:
         """What a job needs of each member; the reads of all run side by side. The next job may need the same pages."""

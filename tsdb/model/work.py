@@ -19,10 +19,6 @@ class Pending(Generic[Made]):
         """What the work gives, or its error. A thread that only waits wakes up later than it could have done the work."""
         return self.work() if self.future.cancel() else self.future.result()
 
-    def cancel(self) -> None:
-        """Nobody needs the result: do not begin."""
-        self.future.cancel()
-
 
 def submit(executor: Executor, work: Callable[[], Made]) -> Pending[Made]:
     """Hands work to the executor."""
