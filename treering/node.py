@@ -110,7 +110,7 @@ class Node:
         self.querier = Querier(ring, lambda i: members[i.id], self.store_gateway, executor=self._quorum_pool)
         self.telemetry.watch(self._gauges)
         self.store_gateway.refresh(self.started_ms)
-        self._refreshed_ms, self._looked_ahead = self.started_ms, False
+        self._refreshed_ms = self.started_ms
 
     def __enter__(self) -> "Node":
         return self
@@ -198,6 +198,12 @@ class Node:
         found = [bounds for store in self._stores(tenants) if (bounds := store.head.bounds()) is not None]
         return (min(b[0] for b in found), max(b[1] for b in found)) if found else None
 
+    def newest_ms(self, tenant: str) -> int | None:
+        """Until when there are samples of a tenant, in memory or in blocks; None if there are none."""
+        bounds = self.head_bounds((tenant,))
+        ends = [block.meta.max_ms - 1 for block in self.store_gateway.blocks(tenant).live]
+        return max([*ends, *([bounds[1]] if bounds else [])], default=None)
+
     def head_source(self, tenants: Sequence[str]) -> Source:
         """What is in memory only."""
         return MergeSource([store.head for store in self._stores(tenants)])
@@ -225,15 +231,12 @@ class Node:
             report = ingester.tick(now_ms)
             self._tell_failures(report)
             cut += len(report.written)
-        if not self._looked_ahead:
-            self._looked_ahead = True
-            self._guard("store-gateway", lambda: self.store_gateway.look_ahead(self._own_tenants()))
         if now_ms - self._refreshed_ms >= self.config.block_refresh_s * 1000:
             self._refreshed_ms = now_ms
             self._guard("store-gateway", lambda: self.store_gateway.refresh(now_ms))
         return cut
 
-    def _own_tenants(self) -> list[str]:
+    def own_tenants(self) -> list[str]:
         """Those who write here, and the only one where there is but one."""
         own = {tenant for ingester in self.ingesters for tenant in ingester.tenants()}
         return sorted(own if self.config.multitenancy else own | {ANONYMOUS})

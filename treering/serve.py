@@ -17,6 +17,7 @@ import uvicorn
 from treering.config import Config
 from treering.http.api import make_app
 from treering.http.connection import BoundedConnection
+from treering.look_ahead import look_ahead
 from treering.node import Node
 from treering.resident import keep_freed_memory, release_unused
 from treering.self_scrape import SelfScrape
@@ -84,6 +85,7 @@ def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began:
     server = _Server(settings)
     stop = threading.Event()
     threads = [
+        _once(partial(look_ahead, node, stop.is_set), "look-ahead"),
         _repeat(partial(_tick, node), "tick", every_s=node.config.tick_s, stop=stop),
         _repeat(release_unused, "release", every_s=RELEASE_S, stop=stop),
         _repeat(SelfScrape(node).run, "self-scrape", every_s=node.config.self_scrape_s, stop=stop),
@@ -120,16 +122,29 @@ def _repeat(work: Callable[[], None], name: str, *, every_s: float, stop: thread
         wait_s = FIRST_ROUND_S
         while every_s and not stop.wait(wait_s):
             wait_s = every_s
-            try:
-                work()
-            except TreeringError as error:
-                log.error("background work failed", extra={"fields": {"work": name, "error": error}})
-            except Exception:
-                log.exception("background work has a defect", extra={"fields": {"work": name}})
+            _attempt(work, name)
 
+    return _started(run, name)
+
+
+def _once(work: Callable[[], None], name: str) -> threading.Thread:
+    """Background work in a thread of its own, now."""
+    return _started(partial(_attempt, work, name), name)
+
+
+def _started(run: Callable[[], None], name: str) -> threading.Thread:
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def _attempt(work: Callable[[], None], name: str) -> None:
+    try:
+        work()
+    except TreeringError as error:
+        log.error("background work failed", extra={"fields": {"work": name, "error": error}})
+    except Exception:
+        log.exception("background work has a defect", extra={"fields": {"work": name}})
 
 
 def _listen(config: Config) -> socket.socket:

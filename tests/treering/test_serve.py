@@ -63,6 +63,17 @@ def test_a_signal_flushes_and_says_so_and_the_next_start_has_the_data(tmp_path: 
         assert "treering_ingester_series 0.0" in call(program.url, "GET", "/metrics").body.decode()
 
 
+def test_a_server_opens_its_newest_blocks_before_it_is_asked(tmp_path: Path) -> None:
+    with treering(tmp_path / "store") as program:
+        write(program.url)
+        ended(program, signal.SIGTERM)
+    with treering(tmp_path / "store") as program:
+        deadline = time.monotonic() + 20
+        while "treering_store_index_cache_bytes 0.0" in call(program.url, "GET", "/metrics").body.decode():
+            assert time.monotonic() < deadline, program.log.read_text()
+            time.sleep(0.05)
+
+
 def test_a_second_signal_is_no_crash(tmp_path: Path) -> None:
     with treering(tmp_path / "store") as program:
         write(program.url)

@@ -195,7 +195,7 @@ def _with_places(data: bytes, size_bytes: list[int]) -> tuple[U8, I64]:
     """(the bytes of texts, where each begins and the last ends)."""
     at = np.zeros(len(size_bytes) + 1, np.int64)
     np.cumsum(size_bytes, out=at[1:])
-    return np.frombuffer(bytearray(data), np.uint8), at
+    return np.frombuffer(data, np.uint8), at
 
 
 def _chunks(points: _Points, texts: _Texts) -> Iterator[bytes | memoryview]:
@@ -222,7 +222,7 @@ def _run(points: _Points, texts: _Texts, rows: I64, cells: slice, pairs: int) ->
     out = np.empty(int(texts.size_bytes[rows].sum()) + POINT_BYTES * (pairs + 1), np.uint8)
     used = write_series(
         rows, texts.pieces, texts.piece_at, texts.ids, texts.tails, texts.tail_at, points.offsets, points.present, points.values,
-        t_ms, base, np.frombuffer(bytearray(orjson.dumps(digits, option=orjson.OPT_SERIALIZE_NUMPY)), np.uint8),
+        t_ms, base, np.frombuffer(orjson.dumps(digits, option=orjson.OPT_SERIALIZE_NUMPY), np.uint8),
         np.empty((len(t_ms), STAMP_BYTES + 1), np.uint8), out,
     )  # fmt: skip
     return out[:used].data

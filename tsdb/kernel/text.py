@@ -10,6 +10,10 @@ import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
+from tsdb.kernel.entropy import bit_length
+from tsdb.kernel.hash import load_u64
+from tsdb.kernel.protowire import store_u64
+
 WHOLE_LIMIT = 9007199254740992.0
 """2^53: whole floats below it are exact as int64 and have no shorter digits."""
 
@@ -18,13 +22,17 @@ STAMP_BYTES = 32
 sign, a point and 3 digits. So many are always copied, for that is one instruction."""
 
 POINT_BYTES = STAMP_BYTES + 32
-"""At most so many bytes take a pair: a value has 17 digits and up to 6 zeros, or 21 digits, and a sign."""
+"""At most so many bytes take a pair: a value has 17 digits and up to 6 zeros, or 21 digits, and a sign, and is copied by eights."""
 
 LEAN: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
 """Compiler options: arrays are not reference-counted, for none is made here, and no wrapper for C is compiled."""
 
 HEAD, OPENING, CLOSING, NAMES = range(4)
 """The first pieces of `write_series`: before the labels of a series, before its pairs and behind them; then the label names."""
+
+_COMMAS, _LOW = np.uint64(0x2C2C2C2C2C2C2C2C), np.uint64(0x7F7F7F7F7F7F7F7F)
+
+_TEN, _DIGIT = np.uint64(10), np.uint64(48)
 
 _COMMA, _MINUS, _PLUS, _POINT, _ZERO, _QUOTE, _OPEN, _CLOSE, _E, _BRACE = 44, 45, 43, 46, 48, 34, 91, 93, 101, 125
 
@@ -139,13 +147,15 @@ def _write_stamps(t_ms, stamps):
 @register_jitable(**LEAN)
 def _put_int(out, used, n):
     """Bytes used after the decimal digits of n >= 0."""
-    size, bound = 1, 10
-    while n >= bound and size < 19:
+    rest = np.uint64(n)  # a signed one costs more to divide
+    size, bound = 1, _TEN
+    while rest >= bound and size < 19:
         size += 1
-        bound *= 10
+        bound *= _TEN
     for k in range(size - 1, -1, -1):
-        out[used + k] = _ZERO + n % 10
-        n //= 10
+        tens = rest // _TEN
+        out[used + k] = _DIGIT + (rest - _TEN * tens)
+        rest = tens
     return used + size
 
 
@@ -168,19 +178,30 @@ def _put_plain(out, used, value):
 @register_jitable(**LEAN)
 def _put_digits(out, used, digits, d):
     """(bytes used, where the next number starts) after the number at digits[d] in Go's text."""
-    start = used
-    while True:
-        c = digits[d]
-        if c in (_COMMA, _CLOSE):
+    start, last = used, len(digits) - 8
+    while d <= last:
+        word = load_u64(digits, d)
+        store_u64(out, used, word)
+        size = _bytes_before_end(word)
+        used, d = used + size, d + size
+        if size < 8:
             break
-        if c == _E:
-            return _put_exponent(out, start, used, digits, d + 1)
-        out[used] = c
-        used += 1
-        d += 1
+    while digits[d] not in (_COMMA, _CLOSE, _E):  # there were no eight bytes more
+        out[used] = digits[d]
+        used, d = used + 1, d + 1
+    if digits[d] == _E:
+        return _put_exponent(out, start, used, digits, d + 1)
     if out[used - 1] == _ZERO and out[used - 2] == _POINT:
         used -= 2
     return used, d + 1
+
+
+@register_jitable(**LEAN)
+def _bytes_before_end(word):
+    """How many of a number's next 8 bytes come before the first comma, bracket or e. The last two alone have the bit 64."""
+    other = word ^ _COMMAS
+    marks = ~((other & _LOW) + _LOW | other | _LOW) | ((word << np.uint64(1)) & ~_LOW)
+    return (bit_length(marks & (~marks + np.uint64(1))) - 1) >> 3 if marks else 8
 
 
 @register_jitable(**LEAN)
