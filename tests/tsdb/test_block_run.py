@@ -152,6 +152,16 @@ def test_a_batch_holds_no_histograms_but_its_own() -> None:
         assert batch.histograms is not None and len(batch.histograms) == np.count_nonzero(batch.histogram_at >= 0)
 
 
+def test_what_would_be_two_batches_is_one() -> None:
+    bucket, whole = Memory(), grid_batch(40, 100)
+    metas = written(bucket, [whole])
+    words = 2 * whole.samples
+    sizes = [
+        len(list(run_of(bucket, metas, batch_words=size, long_words=size).select(EVERYTHING))) for size in (words // 2, words // 3)
+    ]
+    assert sizes[0] == 1 and sizes[1] >= 3
+
+
 @pytest.mark.parametrize("threads", [False, True])
 def test_windows_come_as_they_are_and_of_their_columns_those_that_are_asked_for(threads: bool) -> None:
     bucket, span_ms = Memory(), 20 * 300_000

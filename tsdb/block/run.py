@@ -30,6 +30,8 @@ MAX_UNION_SERIES = 1 << 18
 """Series of all blocks together beyond which their labels (10 MB here) are not held at once, but merged a batch at a time."""
 BATCH_WORDS = 1 << 20
 """Numbers in one batch: half a million samples, of which a few fit into the processor's cache together."""
+FEW_BATCHES = 2
+"""Of numbers for no more batches one is made, whose parts threads share: that is less work than two side by side."""
 LONG_WORDS = 4 << 20
 """Numbers in a batch of long series, of which a row of pages holds more than the above. A sum over 30 days of 500 series takes a
 third less time than with half as many, and 50 MiB more. Its largest array is as large as glibc reuses: 32 MiB."""
@@ -370,6 +372,8 @@ def _edges(found: Sequence[_Found], cells: list[list[Cell]], count: int, run: Bl
     row = max((cell.b - cell.a for mine in cells for cell in mine), default=0)
     long_words = min(run.long_words, row * before[-1] / max(count, 1))
     words = max(run.batch_words, long_words if run.executor is None else min(long_words, before[-1] / MIN_BATCHES))
+    if before[-1] <= FEW_BATCHES * run.batch_words:
+        words = before[-1]
     edges = [0]
     while edges[-1] < count:
         stop = int(np.searchsorted(before, before[edges[-1]] + words, side="left"))
