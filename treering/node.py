@@ -76,6 +76,7 @@ class Node:
         self._floats_received = self.telemetry.samples_received.labels("float")
         self._clock = clock
         self.started_ms = self.now_ms()
+        self.queried_ms = 0  # when the last query came
         ingesting = bool({"all", "ingester"} & set(config.target))
         self._lock = _lock_folder(Path(config.data)) if ingesting else None
         with ExitStack() as undo:
@@ -253,6 +254,7 @@ class Node:
         self, tenants: Sequence[str], query: Query, canceled: Callable[[], bool]
     ) -> tuple[QueryOptions, Callable[[], None], Source]:
         """What a query may take, what ends it early, and what it reads."""
+        self.queried_ms = self.now_ms()
         self.check_query_size(query.text)
         limits = self.query_limits(tenants)
         return self._options(query, limits), self._deadline(query, limits, canceled), self.bounded_source(tenants, limits)

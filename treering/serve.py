@@ -35,7 +35,11 @@ FIRST_ROUND_S = 0.05
 """When background work first runs: at once, so that a new store has its own metrics to show."""
 
 RELEASE_S = 20
-"""How often memory that is not needed goes back to the system."""
+"""How often memory that is not needed goes back to the system while nobody asks: the next query would fault it in anew, which on a
+virtual machine, whose host has to find it too, takes twice as long as the query."""
+
+BUSY_RELEASE_S = 300
+"""The same while queries come all the time: what one large query took is not kept for ever."""
 
 GRACE_S = 10
 """How long requests under way may go on after Ctrl-C."""
@@ -87,7 +91,7 @@ def _run(node: Node, listener: socket.socket, say: Callable[[str], None], began:
     threads = [
         _once(partial(look_ahead, node, stop.is_set), "look-ahead"),
         _repeat(partial(_tick, node), "tick", every_s=node.config.tick_s, stop=stop),
-        _repeat(release_unused, "release", every_s=RELEASE_S, stop=stop),
+        _repeat(releasing(node), "release", every_s=RELEASE_S, stop=stop),
         _repeat(SelfScrape(node).run, "self-scrape", every_s=node.config.self_scrape_s, stop=stop),
         _repeat(partial(node.compact, stop.is_set), "compact", every_s=node.config.compact_s, stop=stop),
     ]
@@ -104,6 +108,21 @@ def _tick(node: Node) -> None:
     """A round of background work. What samples took until they were cut into blocks goes back to the system at once."""
     if node.tick():
         release_unused()
+
+
+def releasing(node: Node, release: Callable[[], None] = release_unused) -> Callable[[], None]:
+    """What releases memory if no query came since it was last called, or if it has not done so for BUSY_RELEASE_S."""
+    looked_ms = released_ms = node.now_ms()
+
+    def look() -> None:
+        nonlocal looked_ms, released_ms
+        now_ms = node.now_ms()
+        quiet, looked_ms = node.queried_ms < looked_ms, now_ms
+        if quiet or now_ms - released_ms >= BUSY_RELEASE_S * 1000:
+            released_ms = now_ms
+            release()
+
+    return look
 
 
 class _Server(uvicorn.Server):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +19,8 @@ from tests.remote.writes import write_batch
 from tests.treering.server import call
 from treering import serve
 from treering.config import Config
-from treering.serve import banner
+from treering.node import Node, Query
+from treering.serve import BUSY_RELEASE_S, RELEASE_S, banner, releasing
 from tsdb.model.errors import Unavailable
 from tsdb.model.labels import Labels
 
@@ -144,6 +146,23 @@ def test_background_work_outlives_a_bucket_that_is_gone_for_a_while(tmp_path: Pa
         assert call(program.url, "POST", "/ingester/flush").status == 204
         assert value(program.url) == "7"
     assert "Traceback" not in program.log.read_text()
+
+
+def test_memory_goes_back_when_nobody_asks_and_now_and_then_when_somebody_always_does(tmp_path: Path) -> None:
+    at_s, released = [1000.0], []
+    with Node(Config(data=str(tmp_path)), clock=lambda: at_s[0]) as node:
+        look = releasing(node, lambda: released.append(at_s[0]))
+        for ask in [False, True, True, False, False]:
+            at_s[0] += RELEASE_S
+            if ask:
+                node.query(("anonymous",), Query("up", node.now_ms(), node.now_ms()))
+            look()
+        assert released == [1000 + RELEASE_S, 1000 + 5 * RELEASE_S]
+        for _ in range(2 * BUSY_RELEASE_S // RELEASE_S):
+            at_s[0] += RELEASE_S
+            node.query(("anonymous",), Query("up", node.now_ms(), node.now_ms()))
+            look()
+    assert [b - a for a, b in pairwise(released[1:])] == [BUSY_RELEASE_S, BUSY_RELEASE_S]
 
 
 def test_neither_a_failure_nor_a_defect_ends_background_work(caplog: pytest.LogCaptureFixture) -> None:
