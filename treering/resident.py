@@ -17,7 +17,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGEST_REUSED_BYTES = 32 << 20
 """As much as glibc allows. A request's arrays and a query's batches are smaller."""
 KEPT_BYTES = 256 << 20
-"""Free memory at the heap's end beyond this is given back at once: some batches of a query."""
+"""Free memory at the heap's end beyond this is given back at once: some batches of a query. A server, which gives back by
+itself, keeps more: else a query over much data faults the same pages in each time it is asked."""
+KEPT_SHARE, MAX_KEPT_BYTES = 8, (1 << 31) - 1
+"""A server keeps an 8th of the memory, at most what glibc's number holds."""
 MADV_DONTNEED = 4
 """Of a mapped file that was not written to: forget the pages; what is touched again comes from the page cache, in microseconds."""
 
@@ -51,19 +54,20 @@ def release_unused() -> None:
         libc.malloc_trim(ctypes.c_size_t(0))
 
 
-def keep_freed_memory(*, one_heap: bool) -> None:
+def keep_freed_memory(*, server: bool) -> None:
     """Makes the C allocator reuse arrays instead of giving them back to the system after each request; glibc only.
 
     Else half of the time of decoding a write, and up to two thirds of that of reading blocks, goes into faulting the same pages in
-    again and again. What stays unused is given back by `release_unused`. With `one_heap` all threads allocate from one: what one
-    has freed another can use, and those of a server take turns anyway.
+    again and again. A server gives back what stays unused by `release_unused`; its threads, which take turns anyway, allocate from
+    one heap, so that what one has freed another can use. A program's heap stays its own, but for what is kept of it.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
             libc.mallopt(M_MMAP_THRESHOLD, LARGEST_REUSED_BYTES)
             libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-            if one_heap:
+            if server:
+                libc.mallopt(M_TRIM_THRESHOLD, max(KEPT_BYTES, min(memory_bytes() // KEPT_SHARE, MAX_KEPT_BYTES)))
                 libc.mallopt(M_ARENA_MAX, 1)
 
 

@@ -48,7 +48,7 @@ GRACE_S = 10
 def serve(config: Config, say: Callable[[str], None] = print) -> None:
     """Run the node until SIGINT or SIGTERM. Unavailable where the port is taken."""
     began = time.monotonic()
-    keep_freed_memory(one_heap=True)
+    keep_freed_memory(server=True)
     start_logging(level=config.log_level, as_json=config.log_format == "json")
     listener = _listen(config)
     try:

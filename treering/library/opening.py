@@ -25,5 +25,5 @@ def open_store(
         raise BadData(f"{url}: unknown scheme {scheme!r}; want a folder, s3://, http:// or https://")
     else:
         settings = {"data": url.removeprefix("file://"), **config}
-    keep_freed_memory(one_heap=False)  # the heap is the caller's too: as many arenas as it likes
+    keep_freed_memory(server=False)
     return Store(NodeBackend(Node(load_config(None, settings)), tenant or "anonymous"))
