@@ -24,13 +24,14 @@ SPAN_MS, STEP_MS = 6 * 3_600_000, 60_000
 
 
 def look_ahead(node: Node, canceled: Callable[[], bool]) -> None:
-    """Reads and opens what first queries of this node's tenants need. What fails is left to those queries, which tell it."""
-    try:
-        tenants = node.own_tenants()
-        node.store_gateway.look_ahead(tenants)
-        for tenant in tenants[:MAX_TENANTS]:
+    """Reads and opens what first queries of this node's tenants need. Unavailable where the lists of blocks cannot be read; a
+    tenant whose question fails is left to its own queries, which tell it."""
+    tenants = node.own_tenants()
+    node.store_gateway.look_ahead(tenants)
+    for tenant in tenants[:MAX_TENANTS]:
+        try:
             end_ms = node.newest_ms(tenant)
-            if end_ms is not None:
+            if end_ms is not None and not canceled():
                 query_response(node.query((tenant,), Query(QUESTION, end_ms - SPAN_MS, end_ms, STEP_MS), canceled=canceled))
-    except TreeringError as error:
-        log.info("looking ahead failed", extra={"fields": {"error": error}})
+        except TreeringError as error:
+            log.info("looking ahead failed", extra={"fields": {"tenant": tenant, "error": error}})

@@ -65,9 +65,9 @@ def keep_freed_memory(*, server: bool) -> None:
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
             libc.mallopt(M_MMAP_THRESHOLD, LARGEST_REUSED_BYTES)
-            libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+            kept_bytes = max(KEPT_BYTES, min(memory_bytes() // KEPT_SHARE, MAX_KEPT_BYTES)) if server else KEPT_BYTES
+            libc.mallopt(M_TRIM_THRESHOLD, kept_bytes)
             if server:
-                libc.mallopt(M_TRIM_THRESHOLD, max(KEPT_BYTES, min(memory_bytes() // KEPT_SHARE, MAX_KEPT_BYTES)))
                 libc.mallopt(M_ARENA_MAX, 1)
 
 

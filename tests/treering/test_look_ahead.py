@@ -46,13 +46,22 @@ def test_a_store_without_data_or_without_the_metric_is_no_failure(tmp_path: Path
     assert "looking ahead failed" not in caplog.text
 
 
-def test_what_fails_is_told_and_left_to_queries(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_fails_is_told_and_keeps_no_other_tenant_from_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "treering")
-    with Node(Config(data=str(tmp_path), tenant_limits={"anonymous": {"max_fetched_series": 1}})) as node:
-        for job in "ab":
-            write(node, "anonymous", Labels.of({"__name__": "up", "job": job}), node.now_ms())
+    config = Config(data=str(tmp_path), multitenancy=True, tenant_limits={"a": {"max_fetched_series": 1}})
+    with Node(config) as node:
+        for tenant in "ab":
+            for job in "ab":
+                write(node, tenant, Labels.of({"__name__": "up", "job": job}), node.now_ms())
+    with Node(config) as node:
+        for tenant in "ab":  # tenants of their own are those with something in the log
+            write(node, tenant, OTHER, node.now_ms())
         look_ahead(node, lambda: False)
-    assert "looking ahead failed" in caplog.text
+        read = node.bucket.requests
+        node.query(("b",), Query("up", node.now_ms(), node.now_ms()))
+        assert node.bucket.requests == read
+    told = [record.fields["tenant"] for record in caplog.records if record.message == "looking ahead failed"]  # type: ignore[attr-defined]
+    assert told == ["a"]
 
 
 def test_who_stops_is_not_kept_waiting(tmp_path: Path) -> None:
