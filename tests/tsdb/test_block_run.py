@@ -99,13 +99,13 @@ def test_of_a_grid_at_least_the_newest_samples_come(
     selection = Selection((), start_ms, start_ms + size_ms)
     whole = samples_of(run.select(selection))
     grid = Grid(start_ms + 5_000, every_ms)
-    for asked in range(3):  # pages whose values are kept, from the second time on, give less
+    for _ in range(3):  # from the second time on values are kept
         found = samples_of(run.select(replace(selection, newest_at=grid)))
         assert found.keys() == whole.keys()
         for labels, samples in whole.items():
             newest = {-((grid.at_ms - t_ms) // every_ms): (t_ms, bits) for t_ms, bits in samples}  # later ones win
             assert set(newest.values()) <= set(found[labels]) <= set(samples) and found[labels] == sorted(found[labels])
-            assert asked == 0 or late or len(found[labels]) == len(newest)
+            assert late or len(found[labels]) <= len(newest) + len(kept) - 1  # a page knows nothing of the one behind it
 
 
 def samples_of(batches: Iterator[SeriesBatch]) -> dict[tuple[tuple[str, str], ...], list[tuple[int, int]]]:

@@ -24,20 +24,16 @@ from tsdb.kernel.codec import (
     BITS,
     EXCEPTIONS,
     FIRST,
-    HIGH,
-    LENGTH,
-    LOW,
     MAX_TABLES,
     NEIGHBOURS,
     SCALE,
     SECOND,
     SIZE,
-    TO,
     encode_columns,
     share_times,
     to_integers,
 )
-from tsdb.kernel.decode import decode_columns
+from tsdb.kernel.decode import COLUMN, EXCEPTION, FIELDS, HIGH, SMALL, STREAM, TO, decode_columns
 from tsdb.kernel.entropy import MARGIN, MAX_CLASS, SYMBOLS
 from tsdb.kernel.opening import (
     COLUMN_BYTES,
@@ -115,10 +111,9 @@ class Page:
     """An opened page: its times are decoded, its other columns are not.
 
     times i64[...] of the distinct time columns, column j at time_at[j]:time_at[j+1], all from min_ms to max_ms. Of n series
-    time_ref i64[n] tells which one each uses, counts i64[n] how many samples it has. lengths i64[c] and descriptors i64[11, c] of
-    all other columns; the stream of column j is streams[stream_at[j]:stream_at[j+1]], with MARGIN bytes behind the last; classes
-    u8[tables, 256]; exceptions of all columns are position and exact i64[x]. words i64[WORDS] tell the kernels of all this
-    (`tsdb.kernel.pages`).
+    time_ref i64[n] tells which one each uses, counts i64[n] how many samples it has. lengths i64[c] and records i64[c+1, FIELDS]
+    (`tsdb.kernel.decode`) of all other columns; streams of all, with MARGIN bytes behind the last; classes u8[tables, 256];
+    exceptions of all columns are position and exact i64[x]. words i64[WORDS] tell the kernels of all this (`tsdb.kernel.pages`).
     """
 
     names: tuple[str, ...]
@@ -130,9 +125,8 @@ class Page:
     min_ms: int
     max_ms: int
     lengths: I64
-    descriptors: I64
+    records: I64
     streams: Bytes
-    stream_at: I64
     classes: Bytes
     position: I64
     exact: I64
@@ -147,7 +141,7 @@ class Page:
     def size_bytes(self) -> int:
         """What it takes in memory."""
         times = (self.times, self.time_at, self.time_ref, self.counts)
-        arrays = (*times, self.lengths, self.descriptors, self.streams, self.position, self.exact)
+        arrays = (*times, self.lengths, self.records, self.streams, self.position, self.exact)
         return 1024 + sum(array.nbytes for array in arrays)
 
     def spans(self, series: I64, start_ms: int, end_ms: int) -> tuple[I64, I64]:
@@ -258,29 +252,30 @@ def open_page(data: bytes | memoryview) -> Page:
     if names not in ((), COLUMNS):
         raise Corrupt(f"page: its columns are {', '.join(names)}; want none or {', '.join(COLUMNS)}")
     told = _read_description(head, about)
-    if told.stream_at[-1] != len(data) - streams_at:
-        raise Corrupt(f"page: streams of {told.stream_at[-1]} bytes, {len(data) - streams_at} are left")
+    streams_size = int(told.records[-1, STREAM])
+    if streams_size != len(data) - streams_at:
+        raise Corrupt(f"page: streams of {streams_size} bytes, {len(data) - streams_at} are left")
     with_start = bool(head.flags & _WITH_START)
     layout = HistogramLayout.decode(about[head.fixed_size :], told.counts) if head.flags & _WITH_HISTOGRAMS else None
     parts = _lengths(told.counts, with_start, len(names), layout)
     lengths = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    used = _check(told, told.times, np.diff(told.time_at), [head.time_columns], 0)
-    if _check(told, told.columns, lengths, [len(part) for part in parts], used) != head.exceptions:
+    of_times, records = told.records[: head.time_columns + 1], told.records[head.time_columns :]
+    _check(told, of_times, np.diff(told.time_at), [head.time_columns])
+    _check(told, records, lengths, [len(part) for part in parts])
+    if records[-1, EXCEPTION] != head.exceptions:
         raise Corrupt(f"page: {head.exceptions} exceptions do not fit their columns")
-    streams = np.empty(len(data) - streams_at + MARGIN, np.uint8)
+    streams = np.empty(streams_size + MARGIN, np.uint8)
     streams[:-MARGIN], streams[-MARGIN:] = np.frombuffer(data, np.uint8, offset=streams_at), 0
-    times = _decode_times(told, streams)
-    position, exact, stream_at = told.position[used:], told.exact[used:], told.stream_at[head.time_columns :]
+    times = _decode_times(told, of_times, streams)
     words = np.zeros(WORDS, np.int64)
     words[VALUES_FROM] = head.series * with_start + (0 if layout is None else len(layout.int_lengths))
     words[OWN], words[WITH_START] = 1 + len(names), with_start
     describe_page(
-        times, told.time_at, told.time_ref, told.counts, lengths, told.columns, streams, stream_at, told.classes, position, exact,
-        words,
+        times, told.time_at, told.time_ref, told.counts, lengths, records, streams, told.classes, told.position, told.exact, words
     )  # fmt: skip
     return Page(
         names, with_start, times, told.time_at, told.time_ref, told.counts, int(words[MIN_MS]), int(words[MAX_MS]), lengths,
-        told.columns, streams, stream_at, told.classes, position, exact, layout, int(told.counts.sum()), words,
+        records, streams, told.classes, told.position, told.exact, layout, int(told.counts.sum()), words,
     )  # fmt: skip
 
 
@@ -308,15 +303,13 @@ class _Head(NamedTuple):
 class _Description(NamedTuple):
     """What `read_description` fills, in its order."""
 
-    times: I64
-    columns: I64
+    records: I64
     classes: Bytes
     position: I64
     exact: I64
     time_ref: I64
     counts: I64
     time_at: I64
-    stream_at: I64
 
 
 def _read_head(data: bytes | memoryview) -> _Head:
@@ -335,15 +328,13 @@ def _read_head(data: bytes | memoryview) -> _Head:
 def _read_description(head: _Head, about: bytes) -> _Description:
     n, k = head.series, head.time_columns
     told = _Description(
-        times=np.empty((11, k), np.int64),
-        columns=np.empty((11, head.columns - k), np.int64),
+        records=np.empty((head.columns + 1, FIELDS), np.int64),
         classes=np.empty((head.tables, SYMBOLS), np.uint8),
         position=np.empty(head.exceptions, np.int64),
         exact=np.empty(head.exceptions, np.int64),
         time_ref=np.empty(n, np.int64),
         counts=np.empty(n, np.int64),
         time_at=np.empty(k + 1, np.int64),
-        stream_at=np.empty(head.columns + 1, np.int64),
     )
     wrong = read_description(np.frombuffer(about, np.uint8, head.fixed_size - head.names_size, head.names_size), *told)
     if wrong == WRONG_CLASS:
@@ -354,13 +345,12 @@ def _read_description(head: _Head, about: bytes) -> _Description:
     return told
 
 
-def _decode_times(told: _Description, streams: Bytes) -> I64:
+def _decode_times(told: _Description, records: I64, streams: Bytes) -> I64:
+    lengths = np.diff(told.time_at)
     times = np.empty(int(told.time_at[-1]), np.int64)
-    places = np.zeros((4, len(told.time_at) - 1), np.int64)
-    places[LENGTH], places[TO] = np.diff(told.time_at), told.time_at[:-1]
-    places[HIGH] = places[LENGTH]
-    floats = times.view(np.float64)
-    decode_columns(streams, told.stream_at, told.classes, told.times, places, told.position, told.exact, 0, times, floats)
+    places = np.zeros((4, len(lengths)), np.int64)
+    places[COLUMN], places[HIGH], places[TO] = np.arange(len(lengths)), lengths, told.time_at[:-1]
+    decode_columns(streams, told.classes, records, lengths, places, told.position, told.exact, times, times.view(np.float64))
     return times
 
 
@@ -410,10 +400,13 @@ def page_histograms(page: Page, layout: HistogramLayout, local: I64) -> tuple[Hi
 
 def _whole(page: Page, first: int, lengths: I64, wanted: Bool | None = None) -> I64:
     """Columns one after another, from `first` on, all or those that bool[c] says."""
-    sizes = lengths if wanted is None else np.where(wanted, lengths, 0)
-    to = np.cumsum(sizes) - sizes
+    columns = np.arange(len(lengths)) if wanted is None else np.flatnonzero(wanted)
+    sizes = lengths[columns]
     out = np.empty(int(sizes.sum()), np.int64)
-    _decode(page, first, np.zeros(len(lengths), np.int64), lengths, to if wanted is None else np.where(wanted, to, -1), out)
+    places = np.zeros((4, len(columns)), np.int64)
+    places[COLUMN], places[HIGH], places[TO] = columns, sizes, np.cumsum(sizes) - sizes
+    records = page.records[first : first + len(lengths) + 1]
+    decode_columns(page.streams, page.classes, records, lengths, places, page.position, page.exact, out, out.view(np.float64))
     return out
 
 
@@ -461,19 +454,6 @@ def _plain(array: npt.NDArray[Number], dtype: type[Number]) -> npt.NDArray[Numbe
     return np.require(array, dtype, ["C", "W"])
 
 
-def _decode(page: Page, first: int, low: I64, high: I64, to: I64, out: I64) -> None:
-    """Samples low:high of the len(to) columns from `first` on, into out from `to` on."""
-    last = first + len(to)
-    places = np.empty((4, len(to)), np.int64)
-    places[LENGTH], places[LOW], places[HIGH], places[TO] = page.lengths[first:last], low, high, to
-    used = int(page.descriptors[EXCEPTIONS, :first].sum())
-    descriptors = np.ascontiguousarray(page.descriptors[:, first:last])
-    decode_columns(
-        page.streams, page.stream_at[first:last], page.classes, descriptors, places, page.position, page.exact, used, out,
-        out.view(np.float64),
-    )  # fmt: skip
-
-
 def _lengths(counts: I64, with_start: bool, names: int, layout: HistogramLayout | None) -> list[I64]:
     """i64[...] samples of every column but the times, in the order of the page, those that are decoded together in one array."""
     start = [counts] if with_start else []
@@ -483,19 +463,15 @@ def _lengths(counts: I64, with_start: bool, names: int, layout: HistogramLayout 
     return [*start, layout.int_lengths, values, layout.float_lengths]
 
 
-def _check(told: _Description, descriptors: I64, lengths: I64, parts: list[int], used: int) -> int:
-    """The exceptions behind the last of these columns, the first of which are those from `used` on.
-
-    Corrupt unless a kernel can decode the columns without leaving its arrays.
-    """
-    columns = descriptors.shape[1]
-    if len(lengths) != columns:
-        raise Corrupt(f"page: {columns} columns are described, its series make {len(lengths)}")
-    at, used = check_columns(descriptors, lengths, np.array(parts, np.int64), len(told.classes), told.position, used)
+def _check(told: _Description, records: I64, lengths: I64, parts: list[int]) -> None:
+    """Corrupt unless a kernel can decode these columns without leaving its arrays."""
+    if len(lengths) != len(records) - 1:
+        raise Corrupt(f"page: {len(records) - 1} columns are described, its series make {len(lengths)}")
+    at = check_columns(records, lengths, np.array(parts, np.int64), len(told.classes), told.position)
     if at >= 0:
-        described = ", ".join(map(str, descriptors[: EXCEPTIONS + 1, at].tolist()))
-        raise Corrupt(f"page: column {at} of {lengths[at]} samples is described as {described}")
-    return int(used)
+        described = ", ".join(map(str, records[at, [SMALL]].view(np.int8)[: SECOND + 1].tolist()))
+        exceptions = records[at + 1, EXCEPTION] - records[at, EXCEPTION]
+        raise Corrupt(f"page: column {at} of {lengths[at]} samples is described as {described}, {exceptions}")
 
 
 def _smaller(raw: bytes, compressor: zstandard.ZstdCompressor) -> bytes:

@@ -49,8 +49,8 @@ def join_shares(
     """The batch of those series of `table` that have samples in the shares, or of all where `keep_empty`.
 
     Where some pages hold windows and others raw samples, these become windows of one; those that lie in a window are left out. Of
-    window columns there are only those that are named (None = all), others are of no meaning. Of decoded floats only those samples
-    are copied that are the newest at or before a time of `newest_at`, if that is given.
+    window columns there are only those that are named (None = all), others are of no meaning. Of floats only those samples are
+    copied that are the newest at or before a time of `newest_at`, if that is given.
 
     Shares of one series come by rising time and do not overlap; if the caller does not know that (`apart`), it is found out, and
     those that do are merged. About 4 ns a sample, 2 if it is decoded, shared among the executor's threads.
@@ -78,7 +78,7 @@ def join_shares(
         )  # fmt: skip
 
     half = len(shares) // 2
-    if executor is not None and half and total >= SPLIT_SAMPLES:
+    if executor is not None and half and int((placed.high - placed.low).sum()) >= SPLIT_SAMPLES:
         other = submit(executor, partial(copy, 0, half))
         copy(half, len(shares))
         other.result()

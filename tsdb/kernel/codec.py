@@ -57,8 +57,6 @@ else 1 + the number of the table; REFER and SECOND how far before it lie the col
 subtracted, 0 = none; EXCEPTIONS their number; SIZE the bytes of the stream; FIRST the first value; SLOPE the first difference;
 BASE what is added to each residual.
 """
-LENGTH, LOW, HIGH, TO = range(4)
-"""Rows of the places i64[4, n] that columns are decoded to."""
 
 POWERS = 10.0 ** np.arange(MAX_EXPONENT + 1)
 

@@ -1,186 +1,202 @@
-"""Streams of bits back to columns of integers and floats: the other half of `tsdb.kernel.codec`, which says what they are."""
+"""Streams of bits back to columns of integers and floats: the other half of `tsdb.kernel.codec`, which says what they are.
+
+A reader wants a few columns of many. What describes a column lies together, in a record; only those are looked at that are wanted
+or that these refer to.
+"""
 
 import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
-from tsdb.kernel.codec import (
-    BASE,
-    EXCEPTIONS,
-    FIRST,
-    FORM,
-    HIGH,
-    LENGTH,
-    LOW,
-    POWERS,
-    REFER,
-    SCALE,
-    SECOND,
-    SHIFT,
-    SLOPE,
-    TABLE,
-    TO,
-    ZIGZAG,
-    add_column,
-)
+from tsdb.kernel.codec import FORM, POWERS, REFER, SCALE, SECOND, SHIFT, TABLE, ZIGZAG, add_column
 from tsdb.kernel.entropy import STATES, decode_pair, decode_stream, decoding_table
+
+FIELDS = 6
+SMALL, STREAM, EXCEPTION, START, STEP, ADDED = range(FIELDS)
+"""Fields of a column's record, i64 each: the first six numbers of its descriptor in a byte each, in their order; where its stream
+begins, and its exceptions; FIRST, SLOPE and BASE. The record behind the last column's tells where that one's end."""
+COLUMN, LOW, HIGH, TO = range(4)
+"""Rows of the places i64[4, w] that wanted columns are decoded to."""
+
+_WANTED, _REFERRED = 1, 2
+
+
+@register_jitable
+def small(record, number):
+    """FORM, SHIFT, SCALE, TABLE, REFER or SECOND of a column."""
+    return record[SMALL] << np.int64(56 - 8 * number) >> np.int64(56)
 
 
 @njit(nogil=True, cache=True)
-def decode_columns(data, stream_at, classes, descriptors, places, position, exact, used, out, out_f):
+def decode_columns(data, classes, records, lengths, places, position, exact, out, out_f):
     """Decode columns into out i64[...] (out_f f64 is the same memory).
 
-    data u8[...] with the stream of column c from stream_at[c] on, and MARGIN bytes behind the last; classes u8[t, 256]. places
-    i64[4, n] has the rows LENGTH, LOW, HIGH, TO: samples [low, high) of a column go to out from `to` on, and to < 0 skips the
-    column. position and exact i64[x] are the exceptions of all columns, those of the first from `used` on. The caller guarantees
-    that out is long enough, and that columns refer to equally long ones of those that are given.
+    records i64[n+1, FIELDS] and lengths i64[n] of all columns that may refer to each other; data u8[...] with their streams, and
+    MARGIN bytes behind the last; classes u8[t, 256]. places i64[4, w] has the rows COLUMN, LOW, HIGH, TO: samples [low, high) of
+    that column go to out from `to` on. position and exact i64[x] are the exceptions. The caller guarantees that out is long
+    enough, that no column is wanted twice, and that columns refer to equally long ones before them.
     """
-    columns = places.shape[1]
-    at, own, room = _scratch(descriptors, places)
+    order, rank, wanted, at, own, room = _plan(records, lengths, places)
     z = np.empty(room, np.int64)
     tables, built = np.empty((len(classes), STATES), np.uint32), np.zeros(len(classes), np.bool_)
-    coded = np.flatnonzero((at >= 0) & (descriptors[TABLE] > 0))
-    done = 0  # streams of `coded` are decoded two at a time, the second ahead of its turn
-    for c in range(columns):
-        if at[c] >= 0:
-            if done < len(coded) and coded[done] == c:
-                pair = coded[done : done + 2]
-                _residuals(data, stream_at, classes, descriptors, places, pair, tables, built, z, at)
-                done += len(pair)
-            if at[c] < own and _is_constant(descriptors[:, c]):
-                _put_constant(descriptors[:, c], places[:, c], position, exact, used, out, out_f)
-                used += descriptors[EXCEPTIONS, c]
-                continue
-            _integers(descriptors[:, c], places[LENGTH, c], z[at[c] :])
-            for row in range(REFER, SECOND + 1):
-                refer = descriptors[row, c]
-                if refer:
-                    add_column(z, at[c - abs(refer)], places[LENGTH, c], np.sign(refer), z[at[c] :])
-            _put(descriptors[:, c], places[:, c], position, exact, used, z[at[c] :], out, out_f)
-        used += descriptors[EXCEPTIONS, c]
+    pair = np.empty(2, np.int64)
+    ready = -1  # streams are decoded two at a time, the second ahead of its turn
+    for k in range(len(order)):
+        c, record = order[k], records[order[k]]
+        excepted = position[record[EXCEPTION] : records[c + 1, EXCEPTION]], exact[record[EXCEPTION] : records[c + 1, EXCEPTION]]
+        if small(record, TABLE) and k > ready:
+            pair[0] = pair[1] = k
+            for later in range(k + 1, len(order)):
+                if small(records[order[later]], TABLE):
+                    pair[1] = later
+                    break
+            _residuals(data, classes, records, lengths, order, pair, tables, built, z, at)
+            ready = pair[1]
+        place = places[:, max(wanted[k], 0)]
+        if at[k] < own and _is_constant(record):
+            _put_constant(record, place, excepted, out, out_f)
+            continue
+        numbers = z[at[k] : at[k] + lengths[c] + 2]
+        _integers(record, lengths[c], numbers)
+        for number in range(REFER, SECOND + 1):
+            refer = small(record, number)
+            if refer:
+                add_column(z, at[rank[c - abs(refer)]], lengths[c], np.sign(refer), numbers)
+        if wanted[k] >= 0:
+            _put(record, place, excepted, numbers, out, out_f)
 
 
 @register_jitable
-def _scratch(descriptors, places):
-    """(where the integers of each column stand while they are needed i64[n], -1 of one not wanted; from where on they stand that
-    others refer to; how many that takes).
+def _plan(records, lengths, places):
+    """(the columns to decode i64[k], ascending; the rank of each of them by its number; which of the places each has i64[k], or -1;
+    where its integers stand while they are needed i64[k]; from where on those stand that others refer to; how many all take).
 
     Those keep their place; of the rest at most two are under way at a time, of turns an even and an odd one.
     """
-    columns = places.shape[1]
-    at = np.full(columns, -1, np.int64)
+    need, last = np.zeros(len(lengths), np.uint8), -1
+    for w in range(places.shape[1]):
+        if places[HIGH, w] > places[LOW, w]:
+            need[places[COLUMN, w]] |= _WANTED
+            last = max(last, places[COLUMN, w])
+    order, first = np.empty(last + 1, np.int64), last + 1
     longest = 2  # a column shorter than its order still has its first value and slope
-    for c in range(columns):
-        longest = max(longest, places[LENGTH, c] + 2)
+    for c in range(last, -1, -1):
+        if need[c]:
+            first -= 1
+            order[first] = c
+            longest = max(longest, lengths[c] + 2)
+            for number in range(REFER, SECOND + 1):
+                refer = small(records[c], number)
+                if refer:
+                    need[c - abs(refer)] |= _REFERRED
+    order = order[first:]
+    count, rank = len(order), np.empty(last + 1, np.int64)
+    for k in range(count):
+        rank[order[k]] = k
+    wanted, at = np.full(count, -1, np.int64), np.empty(count, np.int64)
+    for w in range(places.shape[1]):
+        if places[HIGH, w] > places[LOW, w]:
+            wanted[rank[places[COLUMN, w]]] = w
     own = room = 3 * longest
-    for c in range(columns - 1, -1, -1):
-        if at[c] < 0 and places[TO, c] >= 0 and places[HIGH, c] > places[LOW, c]:
-            at[c] = 0
-        for row in range(REFER, SECOND + 1):
-            other = c - abs(descriptors[row, c])
-            if at[c] >= 0 and other != c and at[other] < 0:
-                at[other] = room
-                room += places[LENGTH, other] + 2
     turn = 0
-    for c in range(columns):
-        if at[c] == 0:
-            at[c] = 2 * longest
-        if at[c] >= 0 and descriptors[TABLE, c]:
-            if at[c] == 2 * longest:
-                at[c] = (turn & 1) * longest
-            turn += 1
-    return at, own, room
+    for k in range(count):
+        coded = small(records[order[k]], TABLE) > 0
+        if need[order[k]] & _REFERRED:
+            at[k] = room
+            room += lengths[order[k]] + 2
+        else:
+            at[k] = (turn & 1) * longest if coded else 2 * longest
+        turn += coded
+    return order, rank, wanted, at, own, room
 
 
 @register_jitable
-def _residuals(data, stream_at, classes, descriptors, places, pair, tables, built, z, at):
+def _residuals(data, classes, records, lengths, order, pair, tables, built, z, at):
     """Decode the streams of one or two columns to where their integers stand."""
-    for c in pair:
-        t = descriptors[TABLE, c] - 1
+    for k in pair:
+        t = small(records[order[k]], TABLE) - 1
         if not built[t]:
             decoding_table(classes[t], tables[t])
             built[t] = True
-    a, b = pair[0], pair[-1]
-    a_size = max(places[LENGTH, a] - (descriptors[FORM, a] & 3), 0)
-    b_size = max(places[LENGTH, b] - (descriptors[FORM, b] & 3), 0)
-    a_out, b_out = z[at[a] : at[a] + a_size], z[at[b] : at[b] + b_size]
-    a_table, b_table = tables[descriptors[TABLE, a] - 1], tables[descriptors[TABLE, b] - 1]
-    if a == b:
-        decode_stream(data, stream_at[a], a_size, a_table, a_out)
+    a, b = records[order[pair[0]]], records[order[pair[1]]]
+    a_size = max(lengths[order[pair[0]]] - (small(a, FORM) & 3), 0)
+    b_size = max(lengths[order[pair[1]]] - (small(b, FORM) & 3), 0)
+    a_out, b_out = z[at[pair[0]] : at[pair[0]] + a_size], z[at[pair[1]] : at[pair[1]] + b_size]
+    a_table, b_table = tables[small(a, TABLE) - 1], tables[small(b, TABLE) - 1]
+    if pair[0] == pair[1]:
+        decode_stream(data, a[STREAM], a_size, a_table, a_out)
     else:
-        decode_pair(data, stream_at[a], a_size, a_table, a_out, stream_at[b], b_size, b_table, b_out)
+        decode_pair(data, a[STREAM], a_size, a_table, a_out, b[STREAM], b_size, b_table, b_out)
 
 
 @register_jitable
-def _put(descriptor, place, position, exact, used, z, out, out_f):
-    """The wanted samples of a column's integers z into out; its exceptions are those from `used` on."""
+def _put(record, place, excepted, z, out, out_f):
+    """The wanted samples of a column's integers z into out."""
     low, high, to = place[LOW], place[HIGH], place[TO]
-    if to < 0 or high <= low:
-        return
-    source = z[low:high]
-    if descriptor[SCALE] >= 0:
-        power, floats = POWERS[descriptor[SCALE]], out_f[to : to + high - low]
+    source, scale = z[low:high], small(record, SCALE)
+    if scale >= 0:
+        power, floats = POWERS[scale], out_f[to : to + high - low]
         for i in range(high - low):
             floats[i] = np.float64(source[i]) / power
     else:
         numbers = out[to : to + high - low]
         for i in range(high - low):
             numbers[i] = source[i]
-    _put_exact(descriptor, place, position, exact, used, out)
+    _put_exact(place, excepted, out)
 
 
 @register_jitable
-def _put_exact(descriptor, place, position, exact, used, out):
-    """The exceptions of a column, those from `used` on, over what was put."""
+def _put_exact(place, excepted, out):
+    """The exceptions of a column over what was put."""
     low, high, to = place[LOW], place[HIGH], place[TO]
-    for e in range(used, used + descriptor[EXCEPTIONS]):
+    position, exact = excepted
+    for e in range(len(position)):
         if low <= position[e] < high:
             out[to + position[e] - low] = exact[e]
 
 
 @register_jitable
-def _is_constant(descriptor):
+def _is_constant(record):
     """Whether a column has no stream, refers to nothing, and does not rise: many window columns are one number."""
-    if descriptor[TABLE] or descriptor[REFER] or descriptor[SECOND]:
+    if small(record, TABLE) or small(record, REFER) or small(record, SECOND):
         return False
-    order = descriptor[FORM] & 3
-    return order == 0 or (descriptor[BASE] == 0 and (order == 1 or descriptor[SLOPE] == 0))
+    order = small(record, FORM) & 3
+    return order == 0 or (record[ADDED] == 0 and (order == 1 or record[STEP] == 0))
 
 
 @register_jitable
-def _put_constant(descriptor, place, position, exact, used, out, out_f):
+def _put_constant(record, place, excepted, out, out_f):
     """As `_put`, of a column of one number."""
     low, high, to = place[LOW], place[HIGH], place[TO]
-    if to < 0 or high <= low:
-        return
-    number = descriptor[FIRST if descriptor[FORM] & 3 else BASE]
-    if descriptor[SCALE] >= 0:
-        value, floats = np.float64(number) / POWERS[descriptor[SCALE]], out_f[to : to + high - low]
+    number, scale = record[START if small(record, FORM) & 3 else ADDED], small(record, SCALE)
+    if scale >= 0:
+        value, floats = np.float64(number) / POWERS[scale], out_f[to : to + high - low]
         for i in range(high - low):
             floats[i] = value
     else:
         numbers = out[to : to + high - low]
         for i in range(high - low):
             numbers[i] = number
-    _put_exact(descriptor, place, position, exact, used, out)
+    _put_exact(place, excepted, out)
 
 
 @register_jitable
-def _integers(descriptor, length, z):
+def _integers(record, length, z):
     """From its residuals in z the integers z[:length] of a column, before what it refers to is added."""
-    order, base, shift = descriptor[FORM] & 3, descriptor[BASE], descriptor[SHIFT]
+    form, base, shift = small(record, FORM), record[ADDED], small(record, SHIFT)
+    order = form & 3
     n = max(length - order, 0)
-    if descriptor[TABLE] == 0:
+    if small(record, TABLE) == 0:
         for i in range(n):
             z[i] = base
-    elif descriptor[FORM] & ZIGZAG:
+    elif form & ZIGZAG:
         for i in range(n):
             z[i] = (_shift_right(z[i], 1) ^ -(z[i] & 1)) << shift
     elif shift or base:
         for i in range(n):
             z[i] = (z[i] << shift) + base
     for k in range(order):
-        n = _integrate(z, n, descriptor[SLOPE if k + 1 < order else FIRST])
+        n = _integrate(z, n, record[STEP if k + 1 < order else START])
 
 
 @register_jitable

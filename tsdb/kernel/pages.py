@@ -11,14 +11,13 @@ import numpy as np
 from numba import carray, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic, overload, register_jitable
 
-from tsdb.kernel.codec import BASE, EXCEPTIONS, HIGH, LENGTH, LOW, TO
-from tsdb.kernel.decode import decode_columns
+from tsdb.kernel.decode import COLUMN, FIELDS, HIGH, LOW, TO, decode_columns
 from tsdb.kernel.downsample import single_windows
 from tsdb.kernel.entropy import SYMBOLS
 from tsdb.kernel.ranges import copy_ranges, row_from
 
-ARRAYS = 11
-TIMES, TIME_AT, TIME_REF, COUNTS, LENGTHS, DESCRIPTORS, STREAMS, STREAM_AT, CLASSES, POSITION, EXACT_BITS = range(ARRAYS)
+ARRAYS = 10
+TIMES, TIME_AT, TIME_REF, COUNTS, LENGTHS, RECORDS, STREAMS, CLASSES, POSITION, EXACT_BITS = range(ARRAYS)
 """The first words of a page: the addresses of its arrays, which `tsdb.block.page.Page` tells of."""
 
 WORDS = ARRAYS + 13
@@ -65,11 +64,11 @@ def _i64(address, size):
 
 
 @njit(nogil=True, cache=True)
-def describe_page(times, time_at, time_ref, counts, lengths, descriptors, streams, stream_at, classes, position, exact, words):
+def describe_page(times, time_at, time_ref, counts, lengths, records, streams, classes, position, exact, words):
     """Fill in words i64[WORDS] of a page what its arrays, in the order of their words, tell: addresses, sizes, bounds."""
     words[TIMES], words[TIME_AT], words[TIME_REF] = times.ctypes.data, time_at.ctypes.data, time_ref.ctypes.data
-    words[COUNTS], words[LENGTHS], words[DESCRIPTORS] = counts.ctypes.data, lengths.ctypes.data, descriptors.ctypes.data
-    words[STREAMS], words[STREAM_AT], words[CLASSES] = streams.ctypes.data, stream_at.ctypes.data, classes.ctypes.data
+    words[COUNTS], words[LENGTHS], words[RECORDS] = counts.ctypes.data, lengths.ctypes.data, records.ctypes.data
+    words[STREAMS], words[CLASSES] = streams.ctypes.data, classes.ctypes.data
     words[POSITION], words[EXACT_BITS] = position.ctypes.data, exact.ctypes.data
     words[SERIES], words[TIME_COLUMNS], words[COLUMNS] = len(time_ref), len(time_at) - 1, len(lengths)
     words[STREAM_BYTES], words[TABLES], words[EXCEPTION_COUNT] = len(streams), len(classes), len(position)
@@ -85,14 +84,14 @@ def place_shares(pages, share_at, local, rows, bounds, grid, counts, low, high, 
 
     Share s takes of pages i64[s, WORDS] the series local[share_at[s]:share_at[s+1]], which are rows[...] of a batch, between bounds
     i64[s, 2]. low, high, size and to i64[r] are filled in; counts i64[rows of the batch] are those taken before, and become those
-    taken. Of the samples low:high of a series all are taken or, of decoded ones where grid = (at_ms, every_ms) has every_ms > 0,
-    only the newest at or before each time of the grid.
+    taken. Of the samples low:high of a series all are taken or, where grid = (at_ms, every_ms) has every_ms > 0, only the newest at
+    or before each time of the grid.
     """
     for s in range(len(pages)):
         page = pages[s]
         time_ref, time_at, times = _times(page)
         whole = page[MIN_MS] >= bounds[s, 0] and page[MAX_MS] < bounds[s, 1]
-        thinned = grid[1] > 0 and page[VALUES] != 0
+        thinned = grid[1] > 0
         newest = np.empty(len(times) if thinned else 0, np.int64)
         column, first, last, taken = -1, 0, 0, 0
         for k in range(share_at[s], share_at[s + 1]):
@@ -133,7 +132,7 @@ def copy_shares(pages, share_at, local, low, high, size, to, grid, wanted, t_ms,
         page = pages[s]
         part = slice(share_at[s], share_at[s + 1])
         mine = (local[part], low[part], size[part], to[part])
-        if grid[1] > 0 and page[VALUES]:
+        if grid[1] > 0:
             _copy_newest(page, mine, high[part], grid, t_ms, columns[0].view(np.int64))
             continue
         if len(t_ms):
@@ -184,8 +183,7 @@ def _copy_newest(page, mine, high, grid, t_ms, out):
     """Times and values of those samples low:high of each series that are the newest at or before a time of the grid."""
     local, low, size, to = mine
     time_ref, time_at, times = _times(page)
-    at = _i64(page[VALUES_AT], page[SERIES] + 1)
-    values = _i64(page[VALUES], at[page[SERIES]])
+    values, begin = _values(page, local, low, high)
     rows = np.empty(len(times), np.int64)
     column = -1
     for k in range(len(local)):
@@ -193,10 +191,22 @@ def _copy_newest(page, mine, high, grid, t_ms, out):
             column = time_ref[local[k]]
             own = times[time_at[column] + low[k] : time_at[column] + high[k]]
             _newest(own, grid, rows)
-        begin = at[local[k]] + low[k]
         for j in range(size[k]):
             t_ms[to[k] + j] = own[rows[j]]
-            out[to[k] + j] = values[begin + rows[j]]
+            out[to[k] + j] = values[begin[k] + rows[j]]
+
+
+@register_jitable
+def _values(page, local, low, high):
+    """(the bits of values, decoded now if they are not kept; where those of samples low:high of each series begin)."""
+    if page[VALUES]:
+        at = _i64(page[VALUES_AT], page[SERIES] + 1)
+        return _i64(page[VALUES], at[page[SERIES]]), at[local] + low
+    size = high - low
+    begin = np.cumsum(size) - size
+    values = np.empty(size.sum(), np.int64)
+    _decode(page, page[VALUES_FROM], (local, low, size, begin), np.ones(1, np.bool_), 0, values, values.view(np.float64))
+    return values, begin
 
 
 @register_jitable
@@ -206,22 +216,17 @@ def _decode(page, first, mine, wanted, stride, out, out_f):
     Those that it says are wanted, the k-th of a series at `to` + k * stride. out i64[...] and out_f f64[...] are the same memory.
     """
     local, low, size, to = mine
-    n, count = page[SERIES], page[SERIES] * len(wanted)
-    every = carray(_pointer(page[DESCRIPTORS]), (BASE + 1, page[COLUMNS]), np.int64)
-    used = 0
-    for c in range(first):
-        used += every[EXCEPTIONS, c]
-    descriptors = every if count == page[COLUMNS] else every[:, first : first + count].copy()
-    places = np.zeros((4, count), np.int64)
-    places[LENGTH] = _i64(page[LENGTHS], page[COLUMNS])[first : first + count]
-    places[TO] = -1
+    n, count, w = page[SERIES], page[SERIES] * len(wanted), 0
+    places = np.empty((4, len(local) * wanted.sum()), np.int64)
     for k in range(len(wanted)):
         if wanted[k]:
             for i in range(len(local)):
-                c = k * n + local[i]
-                places[LOW, c], places[HIGH, c], places[TO, c] = low[i], low[i] + size[i], to[i] + k * stride
+                places[COLUMN, w], places[LOW, w] = k * n + local[i], low[i]
+                places[HIGH, w], places[TO, w] = low[i] + size[i], to[i] + k * stride
+                w += 1
+    records = carray(_pointer(page[RECORDS]), (page[COLUMNS] + 1, FIELDS), np.int64)[first : first + count + 1]
+    lengths = _i64(page[LENGTHS], page[COLUMNS])[first : first + count]
     streams = carray(_pointer(page[STREAMS]), page[STREAM_BYTES], np.uint8)
     classes = carray(_pointer(page[CLASSES]), (page[TABLES], SYMBOLS), np.uint8)
-    stream_at = _i64(page[STREAM_AT], page[COLUMNS] + 1)[first : first + count]
     position, exact = _i64(page[POSITION], page[EXCEPTION_COUNT]), _i64(page[EXACT_BITS], page[EXCEPTION_COUNT])
-    decode_columns(streams, stream_at, classes, descriptors, places, position, exact, used, out, out_f)
+    decode_columns(streams, classes, records, lengths, places, position, exact, out, out_f)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.tsdb.batches import NASTY
 from tsdb.kernel import codec
-from tsdb.kernel.decode import decode_columns
+from tsdb.kernel.decode import ADDED, FIELDS, SMALL, START, STEP, STREAM, decode_columns
 from tsdb.kernel.entropy import MARGIN
 
 RNG = np.random.default_rng(7)
@@ -45,19 +45,24 @@ def encode(
     return streams, classes, descriptors, lengths
 
 
-def decode(coded, low, high, kernel=decode_columns) -> list[list[int]]:
-    """Samples [low, high) of each column, clipped to its length."""
+def decode(coded, low, high, kernel=decode_columns, wanted=None) -> list[list[int]]:
+    """Samples [low, high) of each column, or of those that are wanted, clipped to its length."""
     streams, classes, descriptors, lengths = coded
-    high = np.minimum(lengths, high)
+    wanted = np.arange(len(lengths)) if wanted is None else np.array(wanted)
+    high = np.minimum(lengths[wanted], high)
     low = np.minimum(low, high)
     at = np.concatenate([[0], np.cumsum(high - low)]).astype(np.int64)
     out = np.zeros(int(at[-1]), np.int64)
-    places = np.array([lengths, low, high, at[:-1]])
+    places = np.array([wanted, low, high, at[:-1]])
     none = np.empty(0, np.int64)
-    stream_at = np.concatenate([[0], np.cumsum(descriptors[codec.SIZE])]).astype(np.int64)
+    records = np.zeros((len(lengths) + 1, FIELDS), np.int64)
+    for row in range(codec.SECOND + 1):
+        records[:-1, SMALL] |= (descriptors[row] & 255) << 8 * row
+    records[:-1, [START, STEP, ADDED]] = descriptors[[codec.FIRST, codec.SLOPE, codec.BASE]].T
+    records[1:, STREAM] = np.cumsum(descriptors[codec.SIZE])
     data = np.concatenate([streams, np.zeros(MARGIN, np.uint8)])
     with np.errstate(over="ignore"):
-        kernel(data, stream_at, classes, descriptors, places, none, none, 0, out, out.view(np.float64))
+        kernel(data, classes, records, lengths, places, none, none, out, out.view(np.float64))
     return [out[a:b].tolist() for a, b in itertools.pairwise(at)]
 
 
@@ -78,6 +83,18 @@ def test_python_text_and_compiled_kernel_agree() -> None:
     for mine, theirs in zip(encode(columns), encode(columns, codec.encode_columns.py_func), strict=True):
         assert np.array_equal(mine, theirs)
     assert decode(encode(columns), 1, 50, decode_columns.py_func) == [column[1:50] for column in columns]
+
+
+def test_some_columns_are_read_without_the_others() -> None:
+    rng = np.random.default_rng(11)
+    used, free = (np.cumsum(rng.integers(-99, 99, 300)) for _ in range(2))
+    sums = [used + i * free for i in range(-1, 3)]  # of which each refers to two before it
+    columns = [column.tolist() for column in (used, free, *sums, 3 * used, np.full(300, 7), rng.integers(0, 999, 300))]
+    coded = encode(columns)
+    assert np.count_nonzero(coded[2][codec.REFER : codec.SECOND + 1]) > 3
+    for wanted in ([0], [5], [2, 4], [8, 3], [1, 7], [7], list(range(9))):
+        for kernel in (decode_columns, decode_columns.py_func):
+            assert decode(coded, 10, 290, kernel, wanted) == [columns[c][10:290] for c in wanted]
 
 
 def test_regular_times_and_constants_take_no_bytes() -> None:

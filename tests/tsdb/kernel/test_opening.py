@@ -6,7 +6,8 @@ import pytest
 from tests.tsdb.batches import grid_batch, histogram_batch
 from tsdb.block.page import encode_page, open_page
 from tsdb.kernel import opening
-from tsdb.kernel.codec import EXCEPTIONS, REFER, SCALE, SHIFT
+from tsdb.kernel.codec import REFER, SCALE, SHIFT
+from tsdb.kernel.decode import EXCEPTION, FIELDS, SMALL
 from tsdb.kernel.entropy import MAX_CLASS
 
 I64 = np.int64
@@ -16,9 +17,8 @@ SERIES, TIMES, COLUMNS, TABLES, EXCEPTION_COUNT = 5, 2, 7, 2, 3
 def arrays() -> list[np.ndarray]:
     """Those that `read_description` fills, in its order."""
     return [
-        np.full((11, TIMES), -7), np.full((11, COLUMNS), -7), np.zeros((TABLES, 256), np.uint8), np.zeros(EXCEPTION_COUNT, I64),
+        np.full((TIMES + COLUMNS + 1, FIELDS), -7), np.zeros((TABLES, 256), np.uint8), np.zeros(EXCEPTION_COUNT, I64),
         np.zeros(EXCEPTION_COUNT, I64), np.zeros(SERIES, I64), np.zeros(SERIES, I64), np.zeros(TIMES + 1, I64),
-        np.zeros(TIMES + COLUMNS + 1, I64),
     ]  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_reading_compiled_and_as_python(seed: int) -> None:
     if wrong == opening.SOUND:
         assert all(np.array_equal(a, b) for a, b in zip(compiled, plain, strict=True))
         words = about[SERIES * 4 :][: TIMES * 4].reshape(4, TIMES).T.copy().view("<u4").ravel()
-        assert np.array_equal(np.diff(compiled[7]), words)
+        assert np.array_equal(np.diff(compiled[6]), words)
 
 
 def test_each_fault_is_seen() -> None:
@@ -56,15 +56,22 @@ def test_columns_that_leave_their_arrays_are_told(make) -> None:
     tables, columns = len(page.classes), len(page.lengths)
     parts = np.array([columns])
 
-    def asked(row: int, column: int, value: int) -> tuple[int, int]:
-        descriptors = page.descriptors.copy()
-        descriptors[row, column] = value
-        args = (descriptors, page.lengths, parts, tables, page.position, 0)
-        found = opening.check_columns(*args)
-        assert found == opening.check_columns.py_func(*args)
-        return found
+    def asked(number: int, column: int, value: int) -> int:
+        records = page.records.copy()
+        small = records[:, [SMALL]].view(np.int8)
+        small[column, number] = value
+        records[:, SMALL] = small.view(np.int64)[:, 0]
+        return found(records)
 
-    assert asked(SHIFT, 0, int(page.descriptors[SHIFT, 0])) == (-1, len(page.position))
-    assert asked(REFER, 2, 3)[0] == asked(REFER, 2, -3)[0] == 2
-    assert asked(SHIFT, 1, 64)[0] == asked(SCALE, 1, 23)[0] == asked(SCALE, 1, -2)[0] == 1
-    assert asked(EXCEPTIONS, 1, len(page.position) + 1)[0] == 1
+    def found(records: np.ndarray) -> int:
+        args = (records, page.lengths, parts, tables, page.position)
+        column = opening.check_columns(*args)
+        assert column == opening.check_columns.py_func(*args)
+        return column
+
+    assert found(page.records) == -1
+    assert asked(REFER, 2, 3) == asked(REFER, 2, -3) == 2
+    assert asked(SHIFT, 1, 64) == asked(SCALE, 1, 23) == asked(SCALE, 1, -2) == 1
+    more = page.records.copy()
+    more[2:, EXCEPTION] += len(page.position) + 1
+    assert found(more) == 1

@@ -75,7 +75,7 @@ def test_samples_compiled_and_as_python(kind: str, kept: bool) -> None:
 @pytest.mark.parametrize("grid", [(7_000, 60_000), (-3_000, 45_000), (100_000, 1), (250_000, 1 << 50)])
 def test_only_the_newest_at_each_time_of_a_grid(grid: tuple[int, int]) -> None:
     two = [page_of(grid_batch(5, 30, seed=seed)) for seed in (6, 7)]
-    kept = two[0].whole_values()  # only those that are decoded lose samples
+    kept = two[0].whole_values()  # the other's are decoded for this
     words, bounds = np.stack([two[0].words_with(kept), two[1].words]), np.array([(20_000, 400_000), (400_000, 1 << 60)])
     found = [placed(kernel, words, bounds, np.array(grid)) for kernel in (pages.place_shares, pages.place_shares.py_func)]
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
@@ -90,9 +90,7 @@ def test_only_the_newest_at_each_time_of_a_grid(grid: tuple[int, int]) -> None:
             times = page.times[begin + low[k] : begin + high[k]]
             own = page.whole_values().values[page.whole_values().at[local[k]] + low[k] :][: len(times)]
             cells = -((grid[0] - times) // grid[1])  # the number of the first time of the grid that is not before it
-            newest = (
-                np.append(np.diff(cells) > 0, np.ones(min(len(times), 1), bool)) if page is two[0] else np.ones(len(times), bool)
-            )
+            newest = np.append(np.diff(cells) > 0, np.ones(min(len(times), 1), bool))
             mine = slice(offsets[rows[k]] + to[k], offsets[rows[k]] + to[k] + size[k])
             assert np.array_equal(t_ms[mine], times[newest])
             assert np.array_equal(values[0, mine].view(I64), own[newest].view(I64))
