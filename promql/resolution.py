@@ -7,8 +7,6 @@ where it meets downsampled samples, and says so.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from promql.answer import START_TIMESTAMPS, QueryOptions
 from promql.matrix import I64
 from tsdb.model.windows import RESOLUTIONS_MS
@@ -105,4 +103,4 @@ def is_exact(use: Use, resolution_ms: int, options: QueryOptions) -> bool:
         return False
     if use.func in COUNTERS and START_TIMESTAMPS in options.features:
         return False
-    return use.range_ms % resolution_ms == 0 and not bool(np.any(use.ends_ms % resolution_ms))
+    return use.range_ms % resolution_ms == 0 and not bool((use.ends_ms % resolution_ms).any())

@@ -67,7 +67,8 @@ def join_shares(
     total = int(placed.offsets[-1])
     t_ms = np.empty(total, np.int64)
     floats = np.empty((1 + max((len(share.page.names) for share in shares), default=0), total))
-    wanted = np.append(True, wanted_columns(columns))[: len(floats)]
+    wanted = np.ones(len(floats), bool)
+    wanted[1:] = wanted_columns(columns)[: len(floats) - 1]
     start_ms = np.empty(total, np.int64) if any(share.page.with_start for share in shares) else None
 
     def copy(first: int, last: int) -> None:
