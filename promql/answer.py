@@ -31,8 +31,8 @@ class QueryOptions:
     """Steps of a range query: enough for 60 s over a week or 1 h over a year."""
     default_step_ms: int = 60_000
     """The step of a subquery that names none."""
-    parallel_batches: int = 3
-    """Batches under way at a time where an executor is given; bounds memory, not threads."""
+    parallel_batches: int = 2
+    """Batches under way at a time where an executor is given: as many as it has threads, for each holds up to 32 MB."""
     functions: tuple[Definition, ...] = ()
     """A user's functions that queries may call."""
     resolution_ms: int = 0

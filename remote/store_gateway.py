@@ -18,7 +18,7 @@ from tsdb.block.block import Block, open_blocks
 from tsdb.block.meta import BlockMeta
 from tsdb.block.page_cache import PageCache
 from tsdb.block.part_cache import PartCache
-from tsdb.block.run import BlockPiece, BlockRun
+from tsdb.block.run import AHEAD, BlockPiece, BlockRun
 from tsdb.bucket.bucket import Bucket, PrefixBucket
 from tsdb.bucket.range_cache import RangeCache
 from tsdb.compaction.bucket_index import STALE_MS, Inventory, LiveBlock, answering, read_inventory
@@ -53,6 +53,8 @@ class GatewayOptions:
     stale_ms: int = STALE_MS
     index_cache_bytes: int = INDEX_CACHE_BYTES
     page_cache_bytes: int = PAGE_CACHE_BYTES
+    ahead: int = AHEAD
+    """Batches of a query that are decoded before they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +257,8 @@ class _TenantSource:
 
     def _run(self, blocks: Mapping[str, Block], pieces: Sequence[Piece]) -> BlockRun:
         run = tuple(BlockPiece(blocks[piece.meta.ulid], piece.start_ms, piece.end_ms) for piece in pieces)
-        return BlockRun(run, self._gateway.index_cache, self._gateway.executor, damage)
+        gateway = self._gateway
+        return BlockRun(run, gateway.index_cache, gateway.executor, damage, ahead=gateway.options.ahead)
 
 
 def is_tenant(name: str) -> bool:

@@ -267,6 +267,7 @@ class Node:
             max_memory_bytes=self.config.max_query_memory_bytes,
             max_series=least(self.config.max_series, limits.max_fetched_series),
             max_points=least(self.config.max_points, limits.max_query_points),
+            parallel_batches=self.config.query_threads,
             functions=self.functions,
             resolution_ms=query.resolution_ms,
         )
@@ -371,6 +372,7 @@ def _gateway_options(config: Config) -> GatewayOptions:
         ignore_after_ms=round(config.ignore_deleted_s * 1000),
         index_cache_bytes=config.index_cache_bytes,
         page_cache_bytes=config.page_cache_bytes,
+        ahead=config.query_threads,
     )
 
 

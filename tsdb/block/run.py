@@ -38,7 +38,8 @@ third less time than with half as many, and 50 MiB more. Its largest array is as
 MIN_BATCHES = 4
 """For threads, batches become long only if there are so many still: fewer would leave one of two idle for long."""
 AHEAD = 2
-"""Batches that threads decode while the one before is used: each of 8 MB, or up to 32 of long series."""
+"""Batches that threads decode while the one before is used, as many as there are threads to use them: each of 8 MB, or up to 32
+of long series."""
 
 _NONE = np.empty(0, np.int64)
 
@@ -64,8 +65,8 @@ class BlockPiece:
 class BlockRun:
     """Pieces of blocks, by their start. They may overlap, as when a window is cut twice, then seldom in samples.
 
-    What all have of a selection's labels is kept in `cache`. Batches are decoded ahead in `executor`, if there is one. A block that
-    turns out damaged or gone is left out and told of by `damage`; without that its error is raised.
+    What all have of a selection's labels is kept in `cache`. `ahead` batches are decoded ahead in `executor`, if there is one. A
+    block that turns out damaged or gone is left out and told of by `damage`; without that its error is raised.
     """
 
     pieces: tuple[BlockPiece, ...]
@@ -74,6 +75,7 @@ class BlockRun:
     damage: Damage | None = None
     batch_words: int = BATCH_WORDS
     long_words: int = LONG_WORDS
+    ahead: int = AHEAD
 
     def select(self, selection: Selection) -> Iterator[SeriesBatch]:
         """See `Source.select`."""
@@ -243,7 +245,7 @@ class _Reading:
         try:
             for work in ready:
                 waiting.append(submit(executor, partial(work, None)))
-                if len(waiting) > AHEAD:
+                if len(waiting) > self.run.ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
