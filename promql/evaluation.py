@@ -116,14 +116,14 @@ def select(
     end_ms: int,
     read: Read = RAW,
     columns: tuple[str, ...] | None = None,
-    newest_at: Grid | None = None,
+    grid: Grid | None = None,
 ) -> Iterator[SeriesBatch]:
     """The series of a selector with samples in [start_ms, end_ms), counted, warnings noted, reset hints completed; of windows
-    the named columns, of samples perhaps only the newest at each time of a grid.
+    the named columns, of samples perhaps only those seen from a grid.
 
     Series of histograms may begin up to the lookback earlier: whether the first one is a reset shows in the one before it.
     """
-    selection = Selection(selector.matchers, start_ms, end_ms, read.resolution_ms, read.fallback_ms, columns, newest_at)
+    selection = Selection(selector.matchers, start_ms, end_ms, read.resolution_ms, read.fallback_ms, columns, grid)
     told_of = ReadStats(selection)
     if ev.node is not None:
         ev.node.reads.append(told_of)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from dataclasses import replace
 
 import numpy as np
 
@@ -77,7 +78,8 @@ def read_range(ev: Evaluation, call: RangeCall, selector: VectorSelector, window
         return over_time(call, batch, windows, notes, executor)
 
     columns = columns_for(call.func)
-    batches = select(ev, selector, start_ms=windows.start_ms, end_ms=windows.end_ms, read=read, columns=columns)
+    start_ms, end_ms, grid = windows.start_ms, windows.end_ms, _windows_grid(windows)
+    batches = select(ev, selector, start_ms=start_ms, end_ms=end_ms, read=read, columns=columns, grid=grid)
     pieces = range_pieces(batches, windows, once=call.func in EXTRAPOLATED or call.func in PICKS)
     yield from map_batches(ev, counted_windows(ev, pieces, windows), work, windows.steps)
 
@@ -128,7 +130,7 @@ def _select_instant(ev: Evaluation, selector: VectorSelector, ends_ms: I64, read
     beyond_ms = lookback_ms if selector.smoothed else 0
     start_ms, end_ms = int(ends_ms[0]) - reach_ms + 1, int(ends_ms[-1]) + beyond_ms + 1
     grid = None if selector.smoothed else _grid(ends_ms)
-    return select(ev, selector, start_ms=start_ms, end_ms=end_ms, read=read, columns=columns_for(INSTANT), newest_at=grid)
+    return select(ev, selector, start_ms=start_ms, end_ms=end_ms, read=read, columns=columns_for(INSTANT), grid=grid)
 
 
 def _grid(ends_ms: I64) -> Grid | None:
@@ -138,6 +140,14 @@ def _grid(ends_ms: I64) -> Grid | None:
         return Grid(last_ms, ONE_TIME_MS)
     every_ms = int(ends_ms[1]) - first_ms
     return Grid(first_ms, every_ms) if first_ms + every_ms * (len(ends_ms) - 1) == last_ms else None
+
+
+def _windows_grid(windows: Windows) -> Grid | None:
+    """The grid from which all samples of the windows are seen; None where there is little between them."""
+    grid = None if windows.anchored or windows.smoothed else _grid(windows.ends_ms)
+    if grid is None or grid.every_ms == ONE_TIME_MS or not 0 < 4 * windows.range_ms <= 3 * grid.every_ms:
+        return None
+    return replace(grid, range_ms=windows.range_ms)
 
 
 def _points(

@@ -10,12 +10,14 @@ from tests.promql.script import parse_script
 from tests.promql.script_store import Sample, loaded
 from tsdb.model.matcher import select_rows
 from tsdb.model.series import SeriesBatch, SeriesTable
-from tsdb.model.source import Selection
+from tsdb.model.source import Grid, Selection
 from tsdb.model.windows import COLUMNS
 
 
 class MemorySource:
-    """A source over batches; `asked` are its selections so far."""
+    """A source over batches; `asked` are its selections so far. It gives no more than it must, or `all_samples` in the range."""
+
+    all_samples = False
 
     def __init__(self, batches: Sequence[SeriesBatch]) -> None:
         self.batches = batches
@@ -27,7 +29,8 @@ class MemorySource:
             chosen = batch.take(np.flatnonzero(select_rows(batch.series, selection.matchers)))
             chosen = chosen.clip(selection.start_ms, selection.end_ms)
             if len(chosen) or chosen.warnings:
-                yield _only_asked(chosen, selection)
+                asked = _only_asked(chosen, selection)
+                yield asked if self.all_samples else _only_seen(asked, selection.grid)
 
     def series(self, selection: Selection) -> SeriesTable:
         raise AssertionError("evaluation reads samples")
@@ -39,6 +42,21 @@ def _only_asked(batch: SeriesBatch, selection: Selection) -> SeriesBatch:
         return batch
     asked = np.array([name in selection.columns for name in COLUMNS])
     return replace(batch, windows=np.where(asked[:, None], batch.windows, -9.75e77))
+
+
+def _only_seen(batch: SeriesBatch, grid: Grid | None) -> SeriesBatch:
+    """The batch without raw floats that are not seen from the grid."""
+    if grid is None or any(part is not None for part in (batch.windows, batch.histograms, batch.start_ms)):
+        return batch
+    before = (grid.at_ms - batch.t_ms) // grid.every_ms
+    if grid.range_ms:
+        seen = (grid.at_ms - batch.t_ms) % grid.every_ms < grid.range_ms
+    else:
+        seen = np.ones(batch.samples, bool)
+        seen[:-1] = before[1:] != before[:-1]
+        seen[batch.offsets[1:][np.diff(batch.offsets) > 0] - 1] = True
+    offsets = np.concatenate([[0], np.cumsum(seen)])[batch.offsets]
+    return replace(batch, offsets=offsets, t_ms=batch.t_ms[seen], values=batch.values[seen], histogram_at=None)
 
 
 def batch_of(script: str) -> SeriesBatch:

@@ -17,7 +17,7 @@ from tests.promql.memory import MemorySource, batch_of, source_of, texts
 from tsdb.kernel import window, window_reduce, window_rise
 from tsdb.model.errors import BadData, LimitExceeded, QueryFailed, QueryTimeout
 from tsdb.model.series import SeriesBatch
-from tsdb.model.source import MAX_MS, MIN_MS, Selection
+from tsdb.model.source import MAX_MS, MIN_MS, Grid, Selection
 
 OPTIONS = QueryOptions(features=ALL_FEATURES | {DELAYED_NAME_REMOVAL})
 STEPS = Steps(0, 120_000, 30_000)
@@ -153,6 +153,23 @@ def test_only_what_is_needed_is_read(query: str, start_ms: int, end_ms: int) -> 
     source = source_of(SCRIPT)
     query_range(source, query, STEPS, OPTIONS)
     assert [(s.start_ms, s.end_ms) for s in source.asked] == [(start_ms, end_ms)]
+
+
+@pytest.mark.parametrize(
+    ("query", "grid"),
+    [
+        ("x_total", Grid(0, 30_000)),
+        ("quantile_over_time(0.5, y[15s])", Grid(0, 30_000, 15_000)),
+        ("quantile_over_time(0.5, y[22s] offset 20s)", Grid(-20_000, 30_000, 22_000)),
+        ("quantile_over_time(0.5, y[23s])", None),  # nearly all samples are in a window
+        ("quantile_over_time(0.5, y[15s] @ 100)", None),
+        ("rate(x_total[15s] smoothed)", None),
+    ],
+)
+def test_storage_is_told_what_the_steps_see(query: str, grid: Grid | None) -> None:
+    source = source_of(SCRIPT)
+    query_range(source, query, STEPS, OPTIONS)
+    assert [selection.grid for selection in source.asked] == [grid]
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,12 @@ def test_it_gives_what_merging_gives(
     st.integers(0, 3 * SPAN_MS),
     st.integers(0, 3 * SPAN_MS),
     st.sampled_from([1, 15_000, 40_000, 1 << 50]),
+    st.sampled_from([0, 1, 14_000, 39_000]),
     st.booleans(),
 )
 @settings(max_examples=60)
-def test_of_a_grid_at_least_the_newest_samples_come(
-    kept: list[set[int]], start_ms: int, size_ms: int, every_ms: int, late: bool
+def test_at_least_what_is_seen_from_a_grid_comes(
+    kept: list[set[int]], start_ms: int, size_ms: int, every_ms: int, range_ms: int, late: bool
 ) -> None:
     bucket = Memory()
     batches = [part(grid_batch(12, 100, seed=i), i, keep) for i, keep in enumerate(kept)]
@@ -98,14 +99,17 @@ def test_of_a_grid_at_least_the_newest_samples_come(
     run = run_of(bucket, [meta for meta in metas if meta])
     selection = Selection((), start_ms, start_ms + size_ms)
     whole = samples_of(run.select(selection))
-    grid = Grid(start_ms + 5_000, every_ms)
+    grid = Grid(start_ms + 5_000, every_ms, range_ms)
     for _ in range(3):  # from the second time on values are kept
-        found = samples_of(run.select(replace(selection, newest_at=grid)))
-        assert found.keys() == whole.keys()
+        found = samples_of(run.select(replace(selection, grid=grid)))
         for labels, samples in whole.items():
-            newest = {-((grid.at_ms - t_ms) // every_ms): (t_ms, bits) for t_ms, bits in samples}  # later ones win
-            assert set(newest.values()) <= set(found[labels]) <= set(samples) and found[labels] == sorted(found[labels])
-            assert late or len(found[labels]) <= len(newest) + len(kept) - 1  # a page knows nothing of the one behind it
+            came = found.get(labels, [])
+            if range_ms:
+                seen = {(t_ms, bits) for t_ms, bits in samples if (grid.at_ms - t_ms) % every_ms < range_ms}
+            else:  # later ones win
+                seen = set({-((grid.at_ms - t_ms) // every_ms): (t_ms, bits) for t_ms, bits in samples}.values())
+            assert seen <= set(came) <= set(samples) and came == sorted(came)
+            assert late or len(came) <= len(seen) + (0 if range_ms else len(kept) - 1)  # no page knows of the one behind it
 
 
 def samples_of(batches: Iterator[SeriesBatch]) -> dict[tuple[tuple[str, str], ...], list[tuple[int, int]]]:

@@ -62,7 +62,7 @@ _WITH_START, _WITH_HISTOGRAMS = 1, 2
 
 NO_TIMES = np.empty(0, np.int64)
 """Where times are not wanted."""
-EVERY_SAMPLE = np.zeros(2, np.int64)
+EVERY_SAMPLE = np.zeros(3, np.int64)
 """The grid of kernels that copy all samples."""
 
 Bytes = npt.NDArray[np.uint8]

@@ -44,13 +44,13 @@ def join_shares(
     apart: bool = True,
     keep_empty: bool = False,
     columns: Sequence[str] | None = None,
-    newest_at: Grid | None = None,
+    grid: Grid | None = None,
 ) -> SeriesBatch:
     """The batch of those series of `table` that have samples in the shares, or of all where `keep_empty`.
 
     Where some pages hold windows and others raw samples, these become windows of one; those that lie in a window are left out. Of
     window columns there are only those that are named (None = all), others are of no meaning. Of floats only those samples are
-    copied that are the newest at or before a time of `newest_at`, if that is given.
+    copied that are seen from a time of the grid, if there is one.
 
     Shares of one series come by rising time and do not overlap; if the caller does not know that (`apart`), it is found out, and
     those that do are merged. About 4 ns a sample, 2 if it is decoded, shared among the executor's threads.
@@ -58,12 +58,10 @@ def join_shares(
     if not apart:
         layers = _layers(shares, len(table))
         if len(layers) > 1:
-            return merge_batches(
-                [join_shares(table, layer, executor, columns=columns, newest_at=newest_at) for layer in layers], columns
-            )
+            return merge_batches([join_shares(table, layer, executor, columns=columns, grid=grid) for layer in layers], columns)
         shares = layers[0] if layers else []
-    grid = _grid(shares, newest_at)
-    placed = _place(shares, len(table), grid)
+    seen = _seen(shares, grid)
+    placed = _place(shares, len(table), seen)
     total = int(placed.offsets[-1])
     t_ms = np.empty(total, np.int64)
     floats = np.empty((1 + max((len(share.page.names) for share in shares), default=0), total))
@@ -75,7 +73,7 @@ def join_shares(
         starts = NO_TIMES if start_ms is None else start_ms
         copy_shares(
             placed.words[first:last], placed.share_at[first : last + 1], placed.local, placed.low, placed.high, placed.size,
-            placed.to, grid, wanted, t_ms, floats, starts,
+            placed.to, seen, wanted, t_ms, floats, starts,
         )  # fmt: skip
 
     half = len(shares) // 2
@@ -125,10 +123,10 @@ class _Placed:
     offsets: I64
 
 
-def _grid(shares: Sequence[Share], newest_at: Grid | None) -> I64:
+def _seen(shares: Sequence[Share], grid: Grid | None) -> I64:
     """The grid for the kernels; that of every sample where more depends on which there are than their times and values."""
     more = any(share.page.names or share.page.with_start or share.page.layout is not None for share in shares)
-    return EVERY_SAMPLE if newest_at is None or more else np.array([newest_at.at_ms, newest_at.every_ms])
+    return EVERY_SAMPLE if grid is None or more else np.array([grid.at_ms, grid.every_ms, grid.range_ms])
 
 
 def _place(shares: Sequence[Share], count: int, grid: I64) -> _Placed:

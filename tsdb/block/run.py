@@ -273,9 +273,7 @@ class _Reading:
         """The batch of the series `table`."""
         found = [self.attempt(one.member.piece, partial(_shares, one)) for one in loaded]
         shares = [share for shares in found for part in shares for share in part]
-        batch = join_shares(
-            table, shares, executor, apart=self.apart, columns=self.selection.columns, newest_at=self.selection.newest_at
-        )
+        batch = join_shares(table, shares, executor, apart=self.apart, columns=self.selection.columns, grid=self.selection.grid)
         coarsest_ms = max((one.member.piece.block.meta.resolution_ms for one in loaded if one.takes), default=0)
         return replace(batch, resolution_ms=coarsest_ms) if coarsest_ms else batch
 

@@ -84,15 +84,15 @@ def place_shares(pages, share_at, local, rows, bounds, grid, counts, low, high, 
 
     Share s takes of pages i64[s, WORDS] the series local[share_at[s]:share_at[s+1]], which are rows[...] of a batch, between bounds
     i64[s, 2]. low, high, size and to i64[r] are filled in; counts i64[rows of the batch] are those taken before, and become those
-    taken. Of the samples low:high of a series all are taken or, where grid = (at_ms, every_ms) has every_ms > 0, only the newest at
-    or before each time of the grid.
+    taken. Of the samples low:high of a series all are taken or, where grid = (at_ms, every_ms, range_ms) has every_ms > 0, only
+    those that are seen from a time of the grid (`tsdb.model.source.Grid`).
     """
     for s in range(len(pages)):
         page = pages[s]
         time_ref, time_at, times = _times(page)
         whole = page[MIN_MS] >= bounds[s, 0] and page[MAX_MS] < bounds[s, 1]
         thinned = grid[1] > 0
-        newest = np.empty(len(times) if thinned else 0, np.int64)
+        seen = np.empty(len(times) if thinned else 0, np.int64)
         column, first, last, taken = -1, 0, 0, 0
         for k in range(share_at[s], share_at[s + 1]):
             if time_ref[local[k]] != column:
@@ -100,22 +100,25 @@ def place_shares(pages, share_at, local, rows, bounds, grid, counts, low, high, 
                 begin, end = time_at[column], time_at[column + 1]
                 first = 0 if whole else row_from(times, begin, end, bounds[s, 0]) - begin
                 last = end - begin if whole else row_from(times, begin + first, end, bounds[s, 1]) - begin
-                taken = _newest(times[begin + first : begin + last], grid, newest) if thinned else last - first
+                taken = _seen(times[begin + first : begin + last], grid, seen) if thinned else last - first
             low[k], high[k], size[k], to[k] = first, last, taken, counts[rows[k]]
             counts[rows[k]] += taken
 
 
 @register_jitable
-def _newest(times, grid, rows):
-    """How many of the rising times are the newest at or before some time of the grid, and which: rows i64[...]."""
-    at, every = grid[0], grid[1]
+def _seen(times, grid, rows):
+    """How many of the rising times are seen from some time of the grid, and which: rows i64[...]."""
+    at, every, reach = grid[0], grid[1], grid[2]
     count, i = 0, 0
     while i < len(times):
         limit = at - (at - times[i]) // every * every
-        while i + 1 < len(times) and times[i + 1] <= limit:
+        while reach and i < len(times) and times[i] <= limit - reach:
             i += 1
-        rows[count] = i
-        count, i = count + 1, i + 1
+        while i < len(times) and times[i] <= limit:
+            if reach or i + 1 == len(times) or times[i + 1] > limit:
+                rows[count] = i
+                count += 1
+            i += 1
     return count
 
 
@@ -133,7 +136,7 @@ def copy_shares(pages, share_at, local, low, high, size, to, grid, wanted, t_ms,
         part = slice(share_at[s], share_at[s + 1])
         mine = (local[part], low[part], size[part], to[part])
         if grid[1] > 0:
-            _copy_newest(page, mine, high[part], grid, t_ms, columns[0].view(np.int64))
+            _copy_seen(page, mine, high[part], grid, t_ms, columns[0].view(np.int64))
             continue
         if len(t_ms):
             _copy_times(page, mine, t_ms)
@@ -179,8 +182,8 @@ def _copy_values(page, mine, out):
 
 
 @register_jitable
-def _copy_newest(page, mine, high, grid, t_ms, out):
-    """Times and values of those samples low:high of each series that are the newest at or before a time of the grid."""
+def _copy_seen(page, mine, high, grid, t_ms, out):
+    """Times and values of those samples low:high of each series that are seen from a time of the grid."""
     local, low, size, to = mine
     time_ref, time_at, times = _times(page)
     values, begin = _values(page, local, low, high)
@@ -190,7 +193,7 @@ def _copy_newest(page, mine, high, grid, t_ms, out):
         if time_ref[local[k]] != column:
             column = time_ref[local[k]]
             own = times[time_at[column] + low[k] : time_at[column] + high[k]]
-            _newest(own, grid, rows)
+            _seen(own, grid, rows)
         for j in range(size[k]):
             t_ms[to[k] + j] = own[rows[j]]
             out[to[k] + j] = values[begin[k] + rows[j]]

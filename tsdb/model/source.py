@@ -13,10 +13,14 @@ MIN_MS, MAX_MS = -(1 << 62), 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The times at_ms + i * every_ms, for all whole numbers i; every_ms is at least 1."""
+    """The times at_ms + i * every_ms, for all whole numbers i; every_ms is at least 1.
+
+    From each the newest sample at or before it is seen or, with a range_ms, all samples that are less than that before it.
+    """
 
     at_ms: int
     every_ms: int
+    range_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,8 @@ class Selection:
     All matchers must match. Samples in [start_ms, end_ms). `resolution_ms` is the coarsest downsampling that the asker likes to
     get (0 = raw only), `fallback_ms` the coarsest that it takes where there is nothing finer. A batch with downsampled samples says
     so (`SeriesBatch.windows`); raw and downsampled stretches of one series follow one another in it. `columns` names the window
-    columns that the asker looks at, None = all: what is in the others has no meaning. Where the asker looks only at the newest
-    sample at or before each time of `newest_at`, a source may leave out others.
+    columns that the asker looks at, None = all: what is in the others has no meaning. Where the asker looks only at samples that
+    are seen from the times of `grid`, a source may leave out others.
     """
 
     matchers: tuple[Matcher, ...]
@@ -36,7 +40,7 @@ class Selection:
     resolution_ms: int = 0
     fallback_ms: int = 0
     columns: tuple[str, ...] | None = None
-    newest_at: Grid | None = None
+    grid: Grid | None = None
 
 
 class Source(Protocol):

@@ -72,8 +72,10 @@ def test_samples_compiled_and_as_python(kind: str, kept: bool) -> None:
     assert (t_ms > 0).any() and columns[0].any() and (start_ms >= 0).all() and start_ms.any() == (kind == "starts")
 
 
+@pytest.mark.parametrize("reach", [0, 1, 20_000, 44_999])
 @pytest.mark.parametrize("grid", [(7_000, 60_000), (-3_000, 45_000), (100_000, 1), (250_000, 1 << 50)])
-def test_only_the_newest_at_each_time_of_a_grid(grid: tuple[int, int]) -> None:
+def test_only_what_is_seen_from_a_grid(grid: tuple[int, int], reach: int) -> None:
+    grid = (*grid, reach)
     two = [page_of(grid_batch(5, 30, seed=seed)) for seed in (6, 7)]
     kept = two[0].whole_values()  # the other's are decoded for this
     words, bounds = np.stack([two[0].words_with(kept), two[1].words]), np.array([(20_000, 400_000), (400_000, 1 << 60)])
@@ -91,9 +93,10 @@ def test_only_the_newest_at_each_time_of_a_grid(grid: tuple[int, int]) -> None:
             own = page.whole_values().values[page.whole_values().at[local[k]] + low[k] :][: len(times)]
             cells = -((grid[0] - times) // grid[1])  # the number of the first time of the grid that is not before it
             newest = np.append(np.diff(cells) > 0, np.ones(min(len(times), 1), bool))
+            seen = (grid[0] - times) % grid[1] < reach if reach else newest
             mine = slice(offsets[rows[k]] + to[k], offsets[rows[k]] + to[k] + size[k])
-            assert np.array_equal(t_ms[mine], times[newest])
-            assert np.array_equal(values[0, mine].view(I64), own[newest].view(I64))
+            assert np.array_equal(t_ms[mine], times[seen])
+            assert np.array_equal(values[0, mine].view(I64), own[seen].view(I64))
 
 
 def test_what_is_not_wanted_is_left_alone() -> None:
