@@ -143,7 +143,8 @@ def _grid(ends_ms: I64) -> Grid | None:
 
 
 def _windows_grid(windows: Windows) -> Grid | None:
-    """The grid from which all samples of the windows are seen; None where there is little between them."""
+    """The grid from which all samples of the windows are seen; None where they cover over three quarters of the time: to choose
+    takes longer than to copy a sample."""
     grid = None if windows.anchored or windows.smoothed else _grid(windows.ends_ms)
     if grid is None or grid.every_ms == ONE_TIME_MS or not 0 < 4 * windows.range_ms <= 3 * grid.every_ms:
         return None

@@ -48,10 +48,10 @@ def _only_seen(batch: SeriesBatch, grid: Grid | None) -> SeriesBatch:
     """The batch without raw floats that are not seen from the grid."""
     if grid is None or any(part is not None for part in (batch.windows, batch.histograms, batch.start_ms)):
         return batch
-    before = (grid.at_ms - batch.t_ms) // grid.every_ms
     if grid.range_ms:
         seen = (grid.at_ms - batch.t_ms) % grid.every_ms < grid.range_ms
     else:
+        before = (grid.at_ms - batch.t_ms) // grid.every_ms
         seen = np.ones(batch.samples, bool)
         seen[:-1] = before[1:] != before[:-1]
         seen[batch.offsets[1:][np.diff(batch.offsets) > 0] - 1] = True

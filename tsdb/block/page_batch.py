@@ -60,8 +60,8 @@ def join_shares(
         if len(layers) > 1:
             return merge_batches([join_shares(table, layer, executor, columns=columns, grid=grid) for layer in layers], columns)
         shares = layers[0] if layers else []
-    seen = _seen(shares, grid)
-    placed = _place(shares, len(table), seen)
+    rule = _rule(shares, grid)
+    placed = _place(shares, len(table), rule)
     total = int(placed.offsets[-1])
     t_ms = np.empty(total, np.int64)
     floats = np.empty((1 + max((len(share.page.names) for share in shares), default=0), total))
@@ -73,7 +73,7 @@ def join_shares(
         starts = NO_TIMES if start_ms is None else start_ms
         copy_shares(
             placed.words[first:last], placed.share_at[first : last + 1], placed.local, placed.low, placed.high, placed.size,
-            placed.to, seen, wanted, t_ms, floats, starts,
+            placed.to, rule, wanted, t_ms, floats, starts,
         )  # fmt: skip
 
     half = len(shares) // 2
@@ -123,13 +123,13 @@ class _Placed:
     offsets: I64
 
 
-def _seen(shares: Sequence[Share], grid: Grid | None) -> I64:
+def _rule(shares: Sequence[Share], grid: Grid | None) -> I64:
     """The grid for the kernels; that of every sample where more depends on which there are than their times and values."""
     more = any(share.page.names or share.page.with_start or share.page.layout is not None for share in shares)
     return EVERY_SAMPLE if grid is None or more else np.array([grid.at_ms, grid.every_ms, grid.range_ms])
 
 
-def _place(shares: Sequence[Share], count: int, grid: I64) -> _Placed:
+def _place(shares: Sequence[Share], count: int, rule: I64) -> _Placed:
     """The shares of a batch of `count` series one behind another."""
     words = np.array([share.page.words_with(share.values) for share in shares], np.int64).reshape(-1, WORDS)
     bounds = np.array([(share.start_ms, max(share.start_ms, share.end_ms)) for share in shares], np.int64).reshape(-1, 2)
@@ -138,7 +138,7 @@ def _place(shares: Sequence[Share], count: int, grid: I64) -> _Placed:
     rows = np.concatenate([*(share.rows for share in shares), NO_TIMES])
     counts = np.zeros(count, np.int64)
     low, high, size, to = np.empty((4, len(local)), np.int64)
-    place_shares(words, share_at, local, rows, bounds, grid, counts, low, high, size, to)
+    place_shares(words, share_at, local, rows, bounds, rule, counts, low, high, size, to)
     offsets = np.concatenate([[0], np.cumsum(counts)])
     to += offsets[rows]
     return _Placed(words, share_at, local, low, high, size, to, offsets)

@@ -39,19 +39,13 @@ def decode_columns(data, classes, records, lengths, places, position, exact, out
     order, rank, wanted, at, own, room = _plan(records, lengths, places)
     z = np.empty(room, np.int64)
     tables, built = np.empty((len(classes), STATES), np.uint32), np.zeros(len(classes), np.bool_)
-    pair = np.empty(2, np.int64)
     ready = -1  # streams are decoded two at a time, the second ahead of its turn
     for k in range(len(order)):
         c, record = order[k], records[order[k]]
         excepted = position[record[EXCEPTION] : records[c + 1, EXCEPTION]], exact[record[EXCEPTION] : records[c + 1, EXCEPTION]]
         if small(record, TABLE) and k > ready:
-            pair[0] = pair[1] = k
-            for later in range(k + 1, len(order)):
-                if small(records[order[later]], TABLE):
-                    pair[1] = later
-                    break
-            _residuals(data, classes, records, lengths, order, pair, tables, built, z, at)
-            ready = pair[1]
+            ready = _coded_after(records, order, k)
+            _residuals(data, classes, records, lengths, order, k, ready, tables, built, z, at)
         place = places[:, max(wanted[k], 0)]
         if at[k] < own and _is_constant(record):
             _put_constant(record, place, excepted, out, out_f)
@@ -111,19 +105,28 @@ def _plan(records, lengths, places):
 
 
 @register_jitable
-def _residuals(data, classes, records, lengths, order, pair, tables, built, z, at):
-    """Decode the streams of one or two columns to where their integers stand."""
-    for k in pair:
+def _coded_after(records, order, k):
+    """The next column that has a stream; k itself where none has."""
+    for later in range(k + 1, len(order)):
+        if small(records[order[later]], TABLE):
+            return later
+    return k
+
+
+@register_jitable
+def _residuals(data, classes, records, lengths, order, one, two, tables, built, z, at):
+    """Decode the streams of two columns, or of one that is both, to where their integers stand."""
+    for k in (one, two):
         t = small(records[order[k]], TABLE) - 1
         if not built[t]:
             decoding_table(classes[t], tables[t])
             built[t] = True
-    a, b = records[order[pair[0]]], records[order[pair[1]]]
-    a_size = max(lengths[order[pair[0]]] - (small(a, FORM) & 3), 0)
-    b_size = max(lengths[order[pair[1]]] - (small(b, FORM) & 3), 0)
-    a_out, b_out = z[at[pair[0]] : at[pair[0]] + a_size], z[at[pair[1]] : at[pair[1]] + b_size]
+    a, b = records[order[one]], records[order[two]]
+    a_size = max(lengths[order[one]] - (small(a, FORM) & 3), 0)
+    b_size = max(lengths[order[two]] - (small(b, FORM) & 3), 0)
+    a_out, b_out = z[at[one] : at[one] + a_size], z[at[two] : at[two] + b_size]
     a_table, b_table = tables[small(a, TABLE) - 1], tables[small(b, TABLE) - 1]
-    if pair[0] == pair[1]:
+    if one == two:
         decode_stream(data, a[STREAM], a_size, a_table, a_out)
     else:
         decode_pair(data, a[STREAM], a_size, a_table, a_out, b[STREAM], b_size, b_table, b_out)
