@@ -47,6 +47,8 @@ MAX_FORM_BYTES = 4 << 20
 MAX_PARAMETERS = 1000
 MAX_SHOWN_CHARS = 200
 """Of what a client sent, in a message about it."""
+WATCH_AFTER_S = 0.01
+"""From when on it is watched whether a request's client leaves: most are answered before."""
 BODY_WAIT_S = 30.0
 """How long the next piece of a body may take: who waits for it holds a place of the gate."""
 
@@ -287,11 +289,15 @@ async def _run(route: Route, request: Request, receive: Receive) -> Response:
     work = asyncio.wrap_future(route.start(request))
     if route.plain_errors:
         return await work  # a write is finished whether or not its sender waits
-    gone = asyncio.ensure_future(_disconnect(receive, request))
+    watching: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+    watch = loop.call_later(WATCH_AFTER_S, lambda: watching.append(loop.create_task(_disconnect(receive, request))))
     try:
         return await work
     finally:
-        gone.cancel()
+        watch.cancel()
+        for task in watching:
+            task.cancel()
 
 
 async def _next_piece(receive: Receive) -> MutableMapping[str, Any]:

@@ -1,15 +1,19 @@
-"""One HTTP connection with bounds on the heads of its requests, which uvicorn has none for: their size and how long they take.
+"""One HTTP connection: uvicorn's, with two things that it lacks.
 
-Without them a client could fill the memory with one header, or hold connections open by a byte a minute.
+The heads of requests are bounded in size and in how long they take; otherwise a client could fill the memory with one header, or
+hold connections open by a byte a minute. And an answer's head leaves together with its body.
 """
 
 import asyncio
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 256 << 10
 """Room for a query of the longest text in a URL, where each of its bytes can take three."""
 HEAD_WAIT_S = 30.0
+SMALL_BYTES = 1024
+"""A smaller write waits for the one behind it."""
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -21,6 +25,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = TogetherTransport(transport, self.loop)  # type: ignore[assignment]
         self._head_timer = self.loop.call_later(HEAD_WAIT_S, self._refuse_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -52,3 +57,37 @@ class BoundedConnection(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+class TogetherTransport:
+    """A transport that sends a small write together with the next, or alone when the event loop has its next turn.
+
+    Each write is a call of the system, and wakes a client who can do nothing with the head of an answer.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """As asyncio's."""
+        if self._held:
+            data, self._held = b"".join((self._held, data)), b""
+        elif len(data) < SMALL_BYTES:
+            self._held = bytes(data)
+            self._loop.call_soon(self._send_held)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """As asyncio's: what was written is sent first."""
+        self._send_held()
+        self._transport.close()
+
+    def _send_held(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
