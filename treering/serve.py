@@ -19,7 +19,7 @@ from treering.http.api import make_app
 from treering.http.connection import BoundedConnection
 from treering.look_ahead import look_ahead
 from treering.node import Node
-from treering.resident import keep_freed_memory, release_unused
+from treering.resident import keep_freed_memory, refuse_huge_pages, release_unused
 from treering.self_scrape import SelfScrape
 from treering.telemetry import start_logging
 from treering.version import VERSION
@@ -49,6 +49,7 @@ def serve(config: Config, say: Callable[[str], None] = print) -> None:
     """Run the node until SIGINT or SIGTERM. Unavailable where the port is taken."""
     began = time.monotonic()
     keep_freed_memory(server=True)
+    refuse_huge_pages()
     start_logging(level=config.log_level, as_json=config.log_format == "json")
     listener = _listen(config)
     try:

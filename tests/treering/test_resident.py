@@ -1,6 +1,7 @@
 """Giving back memory: which mappings are taken, and that everything in them can be read afterwards."""
 
 import mmap
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,6 +50,20 @@ def test_what_was_given_back_is_read_again(tmp_path: Path) -> None:
         release_unused()
         assert _resident_kb(str(tmp_path)) == 0
         assert mapped[:] == content
+
+
+@linux
+def test_large_arrays_are_made_of_small_pages() -> None:
+    script = """
+import numpy as np
+from treering.resident import refuse_huge_pages
+refuse_huge_pages()
+array = np.ones(4 << 20)
+print(open("/proc/self/smaps_rollup").read().partition("AnonHugePages:")[2].split()[0], open("/proc/self/status").read())
+"""
+    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    huge_kb, _, status = printed.partition(" ")
+    assert huge_kb == "0" and "THP_enabled:\t0" in status
 
 
 def _resident_kb(name: str) -> int:
