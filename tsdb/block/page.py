@@ -260,13 +260,14 @@ def open_page(data: bytes | memoryview) -> Page:
     parts = _lengths(told.counts, with_start, len(names), layout)
     lengths = parts[0] if len(parts) == 1 else np.concatenate(parts)
     of_times, records = told.records[: head.time_columns + 1], told.records[head.time_columns :]
-    _check(told, of_times, np.diff(told.time_at), [head.time_columns])
+    time_lengths = told.time_at[1:] - told.time_at[:-1]
+    _check(told, of_times, time_lengths, [head.time_columns])
     _check(told, records, lengths, [len(part) for part in parts])
     if records[-1, EXCEPTION] != head.exceptions:
         raise Corrupt(f"page: {head.exceptions} exceptions do not fit their columns")
     streams = np.empty(streams_size + MARGIN, np.uint8)
     streams[:-MARGIN], streams[-MARGIN:] = np.frombuffer(data, np.uint8, offset=streams_at), 0
-    times = _decode_times(told, of_times, streams)
+    times = _decode_times(told, of_times, time_lengths, streams)
     words = np.zeros(WORDS, np.int64)
     words[VALUES_FROM] = head.series * with_start + (0 if layout is None else len(layout.int_lengths))
     words[OWN], words[WITH_START] = 1 + len(names), with_start
@@ -345,8 +346,7 @@ def _read_description(head: _Head, about: bytes) -> _Description:
     return told
 
 
-def _decode_times(told: _Description, records: I64, streams: Bytes) -> I64:
-    lengths = np.diff(told.time_at)
+def _decode_times(told: _Description, records: I64, lengths: I64, streams: Bytes) -> I64:
     times = np.empty(int(told.time_at[-1]), np.int64)
     places = np.zeros((4, len(lengths)), np.int64)
     places[COLUMN], places[HIGH], places[TO] = np.arange(len(lengths)), lengths, told.time_at[:-1]
