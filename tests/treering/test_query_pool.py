@@ -1,6 +1,7 @@
 """The threads that serve queries: turns between tenants, and a tenant's own bound."""
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from treering.config import load_config
+from treering.http import query_pool
 from treering.http.api_query import QueryApi
 from treering.http.asgi import Request, Response
 from treering.http.query_pool import QueryPool
@@ -121,6 +123,31 @@ def test_equal_queries_that_come_meanwhile_are_evaluated_once_and_after_they_cam
     assert not begun.acquire(blocking=False)
     gate["a/api/v1/query"].release()
     assert start(request("a")).result(30).body == b"/api/v1/query 2"
+
+
+def test_who_asks_again_soon_is_answered_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_pool, "SEND_S", 0.5)
+    begun, gate = threading.Semaphore(0), threading.Semaphore(0)
+
+    def handler(asked: Request) -> Response:
+        begun.release()
+        assert gate.acquire(timeout=30)
+        return Response()
+
+    start = pool(4, question_of=lambda asked: asked.path).serving(handler)
+    first = start(request("a"))
+    assert begun.acquire(timeout=30)
+    together = [start(request("a")) for _ in range(2)]
+    gate.release(2)
+    for future in (first, *together):
+        future.result(30)
+    assert begun.acquire(timeout=30)
+    again = [start(request("a"))]
+    time.sleep(0.1)
+    again.append(start(request("a")))
+    gate.release()  # one evaluation for both
+    assert [future.result(30).status for future in again] == [200] * 2
+    assert begun.acquire(timeout=30) and not begun.acquire(blocking=False)
 
 
 def test_equal_queries_fill_no_more_of_the_queue_than_others() -> None:
