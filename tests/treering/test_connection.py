@@ -14,8 +14,6 @@ from treering.http.asgi import Receive, Scope, Send
 from treering.http.connection import MAX_HEAD_BYTES, SMALL_BYTES, BoundedConnection, TogetherTransport
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n"
-
-
 PARTS = [b"a" * 10, b"b" * 5000, b"c", b"d", b"e" * 2000, b"", b"f" * 1023, b"g" * 1024, b"h"]
 
 

@@ -75,12 +75,13 @@ class TogetherTransport:
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """As asyncio's."""
         if self._held:
-            data, self._held = b"".join((self._held, data)), b""
+            held, self._held = self._held, b""
+            self._transport.writelines((held, data))
         elif len(data) < SMALL_BYTES:
             self._held = bytes(data)
             self._loop.call_soon(self._send_held)
-            return
-        self._transport.write(data)
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         """As asyncio's: what was written is sent first."""
